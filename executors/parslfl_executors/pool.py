@@ -1,0 +1,61 @@
+"""A Parsl HighThroughputExecutor as parslfl wants it, on any provider.
+
+Does not know: which scheduler the provider speaks to, or what the tasks do.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.providers.base import ExecutionProvider
+
+from parslfl_executors import guard
+
+_INTERCHANGE = "parsl.executors.high_throughput.interchange"
+_POOL = "parsl.executors.high_throughput.process_worker_pool"
+
+
+def worker_pool(
+    label: str,
+    provider: ExecutionProvider,
+    logs: Path,
+    *,
+    address: str,
+    workers: int,
+    accelerators: int | Sequence[str] = (),
+    same_machine: bool = False,
+    raw: Mapping[str, Any],
+) -> HighThroughputExecutor:
+    """An encrypted executor with `workers` processes a node.
+
+    Parsl's programs are started by module name, so PATH does not matter. The interchange (and
+    on the `same_machine` the workers too) ends with this process, however that ends. `raw`
+    keywords go to HighThroughputExecutor as they are and win over everything here.
+    """
+    command = guard.command(_POOL) if same_machine else ["python3", "-m", _POOL]
+    settings: dict[str, Any] = {
+        "label": label,
+        "provider": provider,
+        "address": address,
+        "max_workers_per_node": workers,
+        "cores_per_worker": 1e-6,  # only max_workers_per_node decides
+        "available_accelerators": accelerators,
+        "encrypted": True,
+        "heartbeat_period": 2,  # also how fast a dead worker process is noticed
+        "heartbeat_threshold": 20,
+        "worker_logdir_root": str(logs),
+        "interchange_launch_cmd": guard.command(_INTERCHANGE),
+        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", shlex.join(command)),
+    }
+    return HighThroughputExecutor(**{**settings, **raw})
+
+
+def interpreter_first(worker_init: str) -> str:
+    """`worker_init` behind a line that puts this interpreter's folder first on PATH."""
+    return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n{worker_init}"

@@ -1,0 +1,41 @@
+"""Models and strategy states as files: written whole or not at all, read by mapping.
+
+Does not know: which round a file belongs to.
+"""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+from parslfl.codecs import wire
+from parslfl.errors import PayloadError, RunError
+from parslfl.params import Params
+
+
+def write(path: Path, params: Params) -> str:
+    """Write `params` to `path`, which appears only when whole; returns the checksum.
+
+    Not forced to the disk: a driver that dies loses nothing, and after a power failure the
+    checksum tells.
+    """
+    packed = wire.pack(params)
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as stream:
+        stream.writelines(packed.buffers)
+    part.replace(path)
+    return packed.checksum
+
+
+def read(path: Path, expect: str) -> Params:
+    """The arrays in `path`, mapped read-only, once their checksum is found to be `expect`.
+
+    Raises:
+        RunError: the file is gone or damaged.
+    """
+    try:
+        with path.open("rb") as stream:
+            view = memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
+        return wire.unpack(view, expect)[0]
+    except (OSError, ValueError, PayloadError) as error:
+        raise RunError(f"cannot use the checkpoint {path}: {error}") from None

@@ -1,0 +1,150 @@
+"""The commands: `parslfl ...` and every script in workflows/ begin here.
+
+Turns whatever can go wrong into one clear message and an exit code:
+
+    0  done                          70  a bug in parslfl
+    1  it could not be done         130  stopped by Ctrl-C
+    2  a file or a flag is wrong    128 + n  stopped by signal n (143: SIGTERM)
+
+Does not know: what the commands do; `commands` is loaded once it is clear that one shall run.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+import parslfl
+from parslfl.errors import ConfigError, ParslflError
+from parslfl.flags import FLAGS, PARTITION_FLAGS, RESUME_FLAGS, Parser, add
+
+OK, FAILED, USAGE, BUG, CTRL_C = 0, 1, 2, 70, 130
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal other than Ctrl-C asked the command to end; everything treats it like Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"signal {number}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command `parslfl`; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(words, lambda: _dispatch(_parser().parse_args(words), {}))
+
+
+def workflow(
+    defaults: Mapping[str, object], argv: Sequence[str] | None = None, about: str | None = None
+) -> int:
+    """A workflow script: `parslfl run` with defaults of its own; returns its exit code.
+
+    `defaults`: fields of `Experiment`, and `site`, the site file used without --site. `about`
+    stands above the help. An experiment file, flags and --set beat the defaults, in this order.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(description=about, defaults=defaults)
+    add(parser, FLAGS)
+    parser.set_defaults(command="run")
+    return _guarded(words, lambda: _dispatch(parser.parse_args(words), defaults))
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="parslfl", description="Federated learning as Parsl workflows, for hybrid HPC and cloud."
+    )
+    parser.add_argument("--version", action="version", version=f"parslfl {parslfl.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add(commands.add_parser("run", help="train a model on a federation's sites"), FLAGS)
+    resume = commands.add_parser("resume", help="go on with a run that was stopped")
+    resume.add_argument("run_dir", metavar="RUN_DIR")
+    add(resume, RESUME_FLAGS)
+    report = commands.add_parser("report", help="show the rounds of a run")
+    report.add_argument("run_dir", metavar="RUN_DIR")
+    report.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    sites = commands.add_parser("sites", help="list the site files, or show one")
+    sites.add_argument("file", metavar="FILE", nargs="?")
+    sites.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    add(commands.add_parser("partition", help="show which client holds what"), PARTITION_FLAGS)
+    return parser
+
+
+def _dispatch(args: Namespace, defaults: Mapping[str, object]) -> int:
+    from parslfl import commands  # loads pydantic and rich: a help text needs neither
+
+    command: Callable[[Namespace, Mapping[str, object]], int] = commands.COMMANDS[args.command]
+    return command(args, defaults)
+
+
+def _guarded(words: Sequence[str], action: Callable[[], int]) -> int:
+    """Run `action`; an exception becomes a message on standard error and an exit code."""
+    try:
+        with _signals():
+            code = action()
+            sys.stdout.flush()  # a reader that went away must show here, not at exit
+            return code
+    except BrokenPipeError:  # `parslfl report | head`: whoever read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing may end in a traceback
+        if "--debug" in words:
+            traceback.print_exception(error)
+        for line in _message(error):
+            print(line, file=sys.stderr)
+        return _code(error)
+
+
+def _message(error: BaseException) -> list[str]:
+    if isinstance(error, ConfigError):
+        lines = [f"error: {problem}" for problem in error.problems]
+    elif isinstance(error, ParslflError):
+        lines = [f"error: {error}"]
+    elif isinstance(error, KeyboardInterrupt):
+        lines = ["stopped"]
+    else:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        lines = [
+            f"error: {text}",
+            "this is a bug in parslfl; run again with --debug for the traceback",
+        ]
+    return [*lines, *getattr(error, "__notes__", [])]
+
+
+def _code(error: BaseException) -> int:
+    if isinstance(error, Stopped):
+        return 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
+        return CTRL_C
+    if isinstance(error, ParslflError):
+        return USAGE if isinstance(error, ConfigError) else FAILED
+    return BUG
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with no process left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    wanted = [
+        number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL
+    ]
+    for number in wanted:  # one that is ignored, as under nohup, stays ignored
+        signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number in wanted:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(number)

@@ -1,0 +1,128 @@
+"""Arrays to bytes and back: the one format of models, updates and checkpoints.
+
+    bytes 0-3    b"PFL1"
+    bytes 4-7    length of the header, uint32 little-endian
+    bytes 8-15   xxh3-64 of everything from byte 16 on, uint64 little-endian
+    bytes 16-    header, JSON in UTF-8, padded with spaces to a multiple of 64
+    then         the arrays, C order, little-endian, each starting at a multiple of 64
+
+The header is {"arrays": [[name, dtype, shape], ...], "note": {...}}; offsets follow from it, so
+a reader computes the exact size before it touches the payload, and maps instead of copying.
+Equal arrays give equal bytes. Nothing is ever unpickled.
+
+Does not know: what the arrays mean, or where the bytes go.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from parslfl.errors import PayloadError
+from parslfl.params import Array, Params, checksum
+from parslfl.protocols import Buffer
+
+MAGIC = b"PFL1"
+_FIXED = struct.Struct("<4sIQ")
+_ALIGN = 64
+#: A header describes arrays, about 60 bytes each: 16 MiB is a quarter of a million of them.
+MAX_HEADER = 1 << 24
+_DTYPES = frozenset(
+    np.dtype(kind).str for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Bytes ready to be written one after the other, their total `size` and their checksum."""
+
+    buffers: tuple[Buffer, ...]
+    size: int
+    checksum: str
+
+
+def pack(arrays: Mapping[str, Array], note: Mapping[str, Any] | None = None) -> Packed:
+    """Frame `arrays` and a JSON-able `note`; contiguous arrays are not copied."""
+    entries, buffers, size = [], list[Buffer](), 0
+    for name, array in arrays.items():
+        flat = _little_endian(array)
+        entries.append([name, flat.dtype.str, list(array.shape)])
+        buffers += [flat.reshape(-1).view(np.uint8).data, bytes(-flat.nbytes % _ALIGN)]
+        size += flat.nbytes + len(buffers[-1])
+    header = json.dumps({"arrays": entries, "note": dict(note or {})}, separators=(",", ":")).encode()
+    header += b" " * (-(len(header) + _FIXED.size) % _ALIGN)
+    digest = checksum([header, *buffers])
+    fixed = _FIXED.pack(MAGIC, len(header), int(digest, 16))
+    return Packed((fixed + header, *buffers), _FIXED.size + len(header) + size, digest)
+
+
+def unpack(data: memoryview, expect: str = "") -> tuple[Params, dict[str, Any]]:
+    """The arrays, as read-only views of `data`, and the note.
+
+    `expect` is the checksum that the sender announced, where there is one.
+
+    Raises:
+        PayloadError: anything about `data` is not as this module writes it.
+    """
+    data = data.cast("B").toreadonly()
+    entries, note, start = _header(data, expect)
+    ends = []
+    for _, dtype, shape in entries:
+        begin = ends[-1] + -ends[-1] % _ALIGN if ends else start
+        ends.append(begin + dtype.itemsize * math.prod(shape))
+    size = ends[-1] + -ends[-1] % _ALIGN if ends else start
+    if size != len(data):
+        raise PayloadError(f"the header declares {size} bytes, but {len(data)} came")
+    arrays: Params = {}
+    for (name, dtype, shape), end in zip(entries, ends, strict=True):
+        count = math.prod(shape)
+        offset = end - dtype.itemsize * count
+        # frombuffer refuses an empty buffer even for zero elements
+        arrays[name] = (
+            np.frombuffer(data, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
+        )
+    if len(arrays) != len(entries):
+        raise PayloadError("the header names an array twice")
+    return arrays, note
+
+
+def _header(
+    data: memoryview, expect: str
+) -> tuple[list[tuple[str, np.dtype[Any], list[int]]], dict[str, Any], int]:
+    """Entries, note and the offset of the first array; checks magic, lengths and checksum."""
+    if len(data) < _FIXED.size:
+        raise PayloadError(f"{len(data)} bytes are too few for a parslfl payload")
+    magic, length, stored = _FIXED.unpack(data[: _FIXED.size])
+    if magic != MAGIC:
+        raise PayloadError(f"starts with {bytes(magic)!r}, not with {MAGIC!r}: not a parslfl payload")
+    start = _FIXED.size + length
+    if length > MAX_HEADER or start > len(data) or start % _ALIGN:
+        raise PayloadError(f"declares a header of {length} bytes in a payload of {len(data)}")
+    found = checksum([data[_FIXED.size :]])
+    if int(found, 16) != stored or (expect and found != expect):
+        raise PayloadError(
+            f"checksum {found}, announced {expect or format(stored, '016x')}: damaged on the way"
+        )
+    try:
+        header = json.loads(bytes(data[_FIXED.size : start]))
+        return [_entry(*entry) for entry in header["arrays"]], dict(header["note"]), start
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PayloadError(f"unreadable header: {error}") from None
+
+
+def _entry(name: object, dtype: object, shape: object) -> tuple[str, np.dtype[Any], list[int]]:
+    if not isinstance(name, str) or dtype not in _DTYPES or not isinstance(shape, list):
+        raise ValueError(f"array {name!r} of dtype {dtype!r} and shape {shape!r}")
+    if not all(type(n) is int and 0 <= n < 1 << 48 for n in shape) or len(shape) > 32:
+        raise ValueError(f"array {name!r} has the impossible shape {shape!r}")
+    return name, np.dtype(str(dtype)), shape
+
+
+def _little_endian(array: Array) -> Array:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)

@@ -1,0 +1,1 @@
+"""Data sets and how they are split among clients. Look names up in `parslfl.data.names`."""

@@ -1,0 +1,164 @@
+"""A round as a graph of Parsl apps: `train` per client, chains of `merge`, one `finish`.
+
+Nothing is waited for while the graph is built. Parsl lets one failed task fail everything that
+depends on it; a `Closing` stands between the train apps and the merges and turns lost and late
+clients into `Failure` values, so that the graph always runs to its end.
+
+Does not know: which clients to choose, or what becomes of the new model.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from parsl.dataflow.dflow import DataFlowKernel
+
+from parslfl import merging, tasks
+from parslfl.merging import Folding
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
+
+#: Label of the thread executor for the driver's own work.
+DRIVER = "driver"
+#: Updates folded by one merge app: fewer apps than clients, yet folding starts early.
+_GROUP = 4
+#: Chains of merges. Two cores fold twice as fast; more would only hold more memory. A constant,
+#: because the order of summation, and so the result's bits, depends on it.
+_LANES = 2
+
+Settled = Future[Outcome]
+
+
+class Closing:
+    """The moment a round stops waiting: all settled, enough updates, or the deadline.
+
+    Gives one `Settled` future a client, which always gets a value. `on_settled` hears each
+    outcome once, and `on_surplus` each update that came when its client was already counted
+    out; both may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        plan: RoundPlan,
+        on_settled: Callable[[Outcome], None],
+        on_surplus: Callable[[Update], None],
+        on_closed: Callable[[], None],
+    ) -> None:
+        self.plan = plan
+        self.settled: dict[Client, Settled] = {a.client: Future() for a in plan.cohort}
+        self._heard, self._surplus, self._closed = on_settled, on_surplus, on_closed
+        self._lock = threading.Lock()
+        self._updates = 0
+        self._timer: threading.Timer | None = None
+
+    def watch(self, futures: Mapping[Client, Future[Outcome]]) -> None:
+        """Settle each client when its train future is done; start the deadline's clock."""
+        if self.plan.deadline is not None:
+            why = f"not in when the deadline of {self.plan.deadline:g} s passed"
+            self._timer = threading.Timer(self.plan.deadline, self.close, args=[why])
+            self._timer.daemon = True
+            self._timer.start()
+        for client, future in futures.items():
+            future.add_done_callback(lambda done, client=client: self._arrived(client, done))
+
+    def close(self, why: str) -> None:
+        """Count out every client that has not settled."""
+        waiting = [client for client, settled in self.settled.items() if not settled.done()]
+        if waiting:
+            self._closed()
+        for client in waiting:
+            self._settle(Failure(client, self.plan.round, "late", why))
+
+    def cancel(self) -> None:
+        """Stop the clock: the run is ending."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arrived(self, client: Client, done: Future[Outcome]) -> None:
+        error = done.exception()
+        if error is not None:
+            self._settle(Failure(client, self.plan.round, "lost", lost(error)))
+            return
+        outcome = done.result()
+        if not self._settle(outcome) and isinstance(outcome, Update):
+            self._surplus(outcome)
+        if self._updates >= self.plan.close_at:
+            self.close(f"not among the fastest {self.plan.close_at}")
+
+    def _settle(self, outcome: Outcome) -> bool:
+        """Give the client its outcome, if it has none yet; whether it had none."""
+        with self._lock:
+            settled = self.settled[outcome.client]
+            counts = isinstance(outcome, Update)
+            if settled.done() or (counts and self._updates >= self.plan.close_at):
+                return False
+            self._updates += counts
+            last = sum(not s.done() for s in self.settled.values()) == 1
+            settled.set_running_or_notify_cancel()
+        if last:
+            self.cancel()
+        try:
+            self._heard(outcome)
+        finally:  # a listener's mistake must not leave the merges waiting
+            settled.set_result(outcome)
+        return True
+
+
+def lost(error: BaseException) -> str:
+    """Why Parsl gave up on a task, in one line."""
+    return tasks.reason(error)
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A round that is under way."""
+
+    plan: RoundPlan
+    finished: Future[merging.Finished]
+    closing: Closing
+
+
+@dataclass(frozen=True)
+class Round:
+    """All that is needed to submit a round."""
+
+    plan: RoundPlan
+    train_tasks: Sequence[TrainTask]
+    folding: Folding
+    model_path: Path
+    state_path: Path
+
+
+def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight:
+    """Put the whole round's graph into `kernel` and return at once."""
+    futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
+    closing.watch(futures)
+    waiting = [closing.settled[a.client] for a in job.plan.cohort]
+    groups = [waiting[i : i + _GROUP] for i in range(0, len(waiting), _GROUP)]
+    chains: list[Any] = [None] * min(_LANES, len(groups))
+    for number, group in enumerate(groups):
+        lane = number % len(chains)
+        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains[lane], *group)
+    finished = submit(
+        kernel,
+        DRIVER,
+        merging.finish,
+        job.folding,
+        job.plan,
+        job.model_path,
+        job.state_path,
+        *chains,
+    )
+    return Flight(job.plan, finished, closing)
+
+
+def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> Future[Any]:
+    """Run plain `function` on the executor `label`. Undecorated, so Parsl ships its name only."""
+    future: Future[Any] = kernel.submit(
+        function, app_args=args, executors=[label], cache=False, ignore_for_cache=[], app_kwargs={}
+    )
+    return future

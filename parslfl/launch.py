@@ -1,0 +1,78 @@
+"""Start and stop a run's processes: one Parsl executor a site, and threads for the driver.
+
+Every run has a DataFlowKernel of its own, never Parsl's global one, so runs live side by side
+and in notebooks. Leaving `kernel` stops everything that entering it started.
+
+Does not know: rounds, models or data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from parsl.config import Config
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.executors import ThreadPoolExecutor
+
+#: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
+_DRIVER_THREADS = 2
+#: Seconds between two looks of Parsl at its blocks: it also starts the first block only then.
+_STRATEGY_PERIOD = 0.5
+
+
+class Place(Protocol):
+    """A site as this module sees it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def executor(self) -> Any: ...
+
+
+@contextlib.contextmanager
+def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlowKernel]:
+    """A running kernel with an executor a place and a thread executor called `driver`."""
+    retries = {place.name: place.retries for place in places}
+
+    def cost(error: Exception, record: Any) -> float:
+        """Parsl gives up on a task once its failures cost more than 1."""
+        allowed = retries.get(record["executor"], 0)
+        return 1 / allowed if allowed else 2
+
+    # Parsl logs every task at length otherwise, and repr()s every argument to do it
+    logging.getLogger("parsl").setLevel(logging.WARNING)
+    executors = [place.executor.build(place.name, logs) for place in places]
+    running = DataFlowKernel(
+        Config(
+            executors=[*executors, ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
+            retries=1,
+            retry_handler=cost,
+            strategy="simple",
+            strategy_period=_STRATEGY_PERIOD,
+            run_dir=str(logs),
+            usage_tracking=0,
+            initialize_logging=False,
+        )
+    )
+    try:
+        yield running
+    finally:
+        _stop(running)
+
+
+def _stop(running: DataFlowKernel) -> None:
+    """Clean up even if Ctrl-C is pressed again: a thread of its own is not interrupted."""
+    cleaner = threading.Thread(target=running.cleanup, name="parslfl-cleanup")
+    cleaner.start()
+    while cleaner.is_alive():
+        try:
+            cleaner.join()
+        except KeyboardInterrupt:
+            continue

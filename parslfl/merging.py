@@ -1,0 +1,170 @@
+"""From a round's updates to the next global model, on the driver: `merge` apps and one `finish`.
+
+Updates are folded in cohort order into a few running sums ("lanes"), each a chain of merges, so
+memory does not grow with the number of clients and the result has the same bits in whatever
+order updates arrive. The sums stay on the `Desk`; only small `Merged` notes go through Parsl, which
+keeps every result until Python's cycle collector runs.
+
+Does not know: Parsl, or which workers made the updates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from parslfl.checkpoints import write
+from parslfl.codecs import wire
+from parslfl.errors import PayloadError, QuorumError
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update
+from parslfl.params import Params, fold, squared_norm, trained
+from parslfl.protocols import Codec, Strategy, Transport
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a lane holds so far: total weight, and how each of its clients ended."""
+
+    weight: float = 0.0
+    updates: tuple[Update, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished round: accepted updates, failures, checksums of the new model and state ("" if
+    there is none), and seconds from the round's start until the model was on disk."""
+
+    updates: tuple[Update, ...]
+    failures: tuple[Failure, ...]
+    model: str
+    state: str
+    seconds: float
+
+
+@dataclass
+class Desk:
+    """The driver's memory of parameters: all the big arrays it ever holds, in one place.
+
+    `like`: the model the round started from. `state`: the strategy's. `lanes`: running sums, a
+    set of arrays a lane, their memory kept from round to round.
+    """
+
+    like: Params = field(default_factory=dict)
+    state: Params = field(default_factory=dict)
+    lanes: dict[int, Params] = field(default_factory=dict)
+
+    def clear(self, lane: int) -> None:
+        """Set lane `lane` to zeros."""
+        if lane not in self.lanes:
+            self.lanes[lane] = {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
+        for array in self.lanes[lane].values():
+            array.fill(0)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How a round's updates are merged; `started` is in `time.monotonic()`'s terms.
+
+    Holds no arrays: Parsl keeps a task's arguments alive long after it is done.
+    """
+
+    strategy: Strategy
+    codecs: Mapping[Client, Codec]
+    transports: Mapping[str, Transport]
+    desk: Desk
+    started: float
+
+
+def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
+    """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
+    if before is None:
+        folding.desk.clear(lane)
+    note = before or Merged()
+    for outcome in outcomes:
+        note = _fold(folding, lane, note, outcome)
+    return note
+
+
+def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged:
+    if isinstance(outcome, Failure):
+        return Merged(note.weight, note.updates, (*note.failures, outcome))
+    transport = folding.transports[outcome.client.site]
+    try:
+        delta = read_update(outcome, transport, folding.codecs[outcome.client], folding.desk.like)
+        weight = _weight(outcome, folding.strategy)
+        fold(folding.desk.lanes[lane], delta, weight)
+    except PayloadError as error:
+        refused = Failure(outcome.client, outcome.round, "refused", str(error))
+        return Merged(note.weight, note.updates, (*note.failures, refused))
+    finally:
+        transport.drop(outcome.ref)
+    folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
+    return Merged(note.weight + weight, (*note.updates, folded), note.failures)
+
+
+def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> Params:
+    """The decoded delta, once it is known to be whole, of the right shape, and finite.
+
+    Raises:
+        PayloadError: it is not.
+    """
+    arrays, note = wire.unpack(transport.get(update.ref), update.ref.checksum)
+    delta = codec.decode(arrays, note, like)
+    if not math.isfinite(squared_norm(delta)):
+        raise PayloadError("holds NaN or Inf: the client's training diverged; a lower --lr may help")
+    return delta
+
+
+def _weight(update: Update, strategy: Strategy) -> float:
+    if update.samples < 0 or update.steps < 0:
+        raise PayloadError(f"claims {update.samples} samples in {update.steps} steps")
+    weight = strategy.weight(update.samples, update.steps)
+    if not (math.isfinite(weight) and weight >= 0):
+        raise PayloadError(f"has the impossible weight {weight}")
+    return weight
+
+
+def finish(folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path, *lanes: Merged) -> Finished:
+    """Make the next global model and write it, with the strategy's state, to the given paths.
+
+    Raises:
+        QuorumError: fewer updates were accepted than the plan's quorum.
+    """
+    updates = tuple(sorted((u for lane in lanes for u in lane.updates), key=lambda u: u.client))
+    failures = tuple(sorted((f for lane in lanes for f in lane.failures), key=lambda f: f.client))
+    weight = sum(lane.weight for lane in lanes)
+    if len(updates) < plan.quorum:
+        raise QuorumError(_too_few(plan, updates, failures))
+    if not weight > 0:
+        raise QuorumError(f"round {plan.round}: the accepted updates have no weight at all (no samples)")
+    mean = folding.desk.lanes[0]
+    for lane in range(1, len(lanes)):
+        fold(mean, folding.desk.lanes[lane], 1.0)
+    for array in mean.values():
+        np.divide(array, array.dtype.type(weight), out=array)
+    new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean)
+    model = write(model_path, params)
+    kept = write(state_path, new_state) if new_state else ""
+    return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
+
+
+def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Failure]) -> str:
+    causes: dict[str, list[str]] = {}
+    for failure in failures:
+        causes.setdefault(f"{failure.kind}: {failure.reason}", []).append(str(failure.client))
+    ranked = sorted(causes.items(), key=lambda item: -len(item[1]))
+    lines = [
+        f"  {len(who)} x {cause} ({', '.join(who[:3])}{', ...' if len(who) > 3 else ''})"
+        for cause, who in ranked[:5]
+    ]
+    head = (
+        f"round {plan.round}: {len(updates)} of {len(plan.cohort)} clients delivered, "
+        f"the quorum is {plan.quorum}. Mend the cause and resume, or lower --quorum:"
+    )
+    return "\n".join([head, *lines])

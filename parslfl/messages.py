@@ -1,0 +1,225 @@
+"""What crosses between the driver and its workers, and what a run tells its reader.
+
+Frozen values only. A task names its data and its model; neither ever travels in one.
+
+Does not know: how messages are sent, or who acts on them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from parslfl.learning import LocalWork
+from parslfl.protocols import Codec, Dataset, Model, Partition, Transport
+
+
+@dataclass(frozen=True, order=True)
+class Client:
+    """One partition of the federation's data, pinned to its site. `index` counts all clients."""
+
+    index: int
+    site: str
+
+    def __str__(self) -> str:
+        return f"{self.site}/{self.index}"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Where bytes are: a file's `path`, or `data` itself. `size` in bytes, `checksum` xxh3-64."""
+
+    size: int
+    checksum: str
+    path: str = ""
+    data: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which data a client holds: names only. `folder` is read by the worker, at its site.
+
+    `seed` fixes the split among `clients` clients.
+    """
+
+    dataset: Dataset
+    partition: Partition
+    folder: str
+    clients: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """One client's work in one round.
+
+    `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
+    """
+
+    round: int
+    client: Client
+    model: Model
+    source: Source
+    work: LocalWork
+    start: Ref
+    codec: Codec
+    transport: Transport
+    seed: int
+    stop_at: float | None = None
+
+    @property
+    def closed(self) -> str:
+        """Name under which the driver leaves a mark in the transport once the round is closed."""
+        return f"closed/round-{self.round:04d}"
+
+
+@dataclass(frozen=True)
+class InitTask:
+    """Make the model of round 0."""
+
+    model: Model
+    shape: tuple[int, ...]
+    classes: int
+    seed: int
+    transport: Transport
+
+
+@dataclass(frozen=True)
+class EvaluateTask:
+    """Score the model at `model_ref` on the central test set in `folder`."""
+
+    round: int
+    model: Model
+    dataset: Dataset
+    folder: str
+    work: LocalWork
+    model_ref: Ref
+    transport: Transport
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds a worker spent on one task, by phase, and the process that did it."""
+
+    load: float = 0.0
+    train: float = 0.0
+    encode: float = 0.0
+    started: float = 0.0
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """A client's answer: where its encoded delta is, and what it took to make it.
+
+    `raw_bytes` is the delta's size before encoding; `ref.size` after.
+    """
+
+    client: Client
+    round: int
+    ref: Ref
+    samples: int
+    steps: int
+    planned_steps: int
+    first_loss: float
+    loss: float
+    raw_bytes: int
+    spent: Spent = Spent()
+
+
+#: error: training raised. lost: its worker or block died. late: the round closed first.
+#: refused: the update came, but its bytes were not acceptable.
+FailureKind = Literal["error", "lost", "late", "refused"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A client that gave the round nothing, and why. `detail` may hold a traceback."""
+
+    client: Client
+    round: int
+    kind: FailureKind
+    reason: str
+    detail: str = ""
+
+
+Outcome = Update | Failure
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What one client is asked to do in a round."""
+
+    client: Client
+    work: LocalWork
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """Who trains in `round`, and when it closes.
+
+    It closes when `close_at` updates are in, or `deadline` seconds after its start, or when
+    every client has settled; it counts only with at least `quorum` updates.
+    """
+
+    round: int
+    cohort: tuple[Assignment, ...]
+    quorum: int
+    close_at: int
+    deadline: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One finished round.
+
+    `model` is the checksum of the new global model. Bytes are those that crossed a process
+    border: `bytes_down` models sent, `bytes_up` updates received. `seconds` from planning to
+    the new model. `accuracy` and `test_loss` are None in rounds that are not evaluated; where an
+    evaluation was due and failed, `evaluation_error` says why.
+    """
+
+    round: int
+    model: str
+    updates: tuple[Update, ...]
+    failures: tuple[Failure, ...]
+    loss: float
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+    accuracy: float | None = None
+    test_loss: float | None = None
+    evaluation_error: str = ""
+
+
+@dataclass(frozen=True)
+class RoundStarted:
+    """Event: a round's tasks have been submitted."""
+
+    plan: RoundPlan
+
+
+@dataclass(frozen=True)
+class ClientSettled:
+    """Event: a client of the running round delivered or failed."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class RoundClosed:
+    """Event: the new model is made and on disk; its evaluation may still be running."""
+
+    report: RoundReport
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Event: the model of `report.round` has been scored; the report is now complete."""
+
+    report: RoundReport
+
+
+Event = RoundStarted | ClientSettled | RoundClosed | Evaluated

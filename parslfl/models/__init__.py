@@ -1,0 +1,1 @@
+"""Models and their local training. Look names up in `parslfl.models.names`."""

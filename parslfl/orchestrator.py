@@ -1,0 +1,306 @@
+"""The federated rounds of one run, from its site and experiment to its last report.
+
+A thin loop around pure decisions: plan the round, put its graph into Parsl, journal what came
+out. All that is needed to go on later is in the run directory. While a round trains, the model
+of the round before is evaluated.
+
+Does not know: schedulers, codecs, strategies or models, other than by their protocols.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from parsl.dataflow.dflow import DataFlowKernel
+
+from parslfl import graph, tasks
+from parslfl.data.folder import resolve_folder
+from parslfl.errors import ParslflError, RunError
+from parslfl.exchange import Exchange, open_exchange
+from parslfl.experiment import Experiment, check
+from parslfl.checkpoints import write
+from parslfl.journal import Checkpoint, RunDir, reports
+from parslfl.launch import kernel
+from parslfl.learning import LocalWork, Scores
+from parslfl.merging import Desk, Finished, Folding
+from parslfl.messages import (
+    Assignment,
+    ClientSettled,
+    Evaluated,
+    EvaluateTask,
+    Event,
+    InitTask,
+    Ref,
+    RoundClosed,
+    RoundPlan,
+    RoundReport,
+    RoundStarted,
+    Source,
+    TrainTask,
+    Update,
+)
+from parslfl.params import Params
+from parslfl.planning.selection import plan_round
+from parslfl.runs import open_run
+from parslfl.seeding import derive
+from parslfl.sites import Federation, Site
+
+Watch = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener that does not listen."""
+
+
+def rounds(
+    federation: Federation,
+    experiment: Experiment,
+    run_dir: Path | str | None = None,
+    *,
+    resume: bool = False,
+    watch: Watch = ignore,
+) -> Iterator[RoundReport]:
+    """Run the experiment on the federation; yield each round's report once it is complete.
+
+    A report comes when its model has been evaluated, while the next round already trains.
+    `run_dir` defaults to a new folder in `runs/`; with `resume` the run in it goes on after its
+    last finished round, to the same result as if it had never stopped. `watch` hears every
+    event as it happens, from any thread. Closing the iterator stops every process.
+
+    Raises:
+        ConfigError: federation and experiment do not fit together.
+        DataError: the data set is missing or has too few samples.
+        RunError: the run directory cannot be used.
+        QuorumError: a round got too few updates; finished rounds are kept.
+    """
+    check(federation, experiment)
+    folders = _folders(federation, experiment)
+    run = open_run(run_dir, federation, experiment, resume)
+    exchange = open_exchange(run.path, federation.sites)
+    try:
+        with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
+            yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+    finally:
+        exchange.close()
+        run.close()
+
+
+def _folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """Each place's data folder; where it is on this machine, the data is made to be there."""
+    default = str(resolve_folder(experiment.data_dir))
+    folders = {site.name: site.data or default for site in federation.sites}
+    folders[graph.DRIVER] = default
+    here = {site.name for site in federation.sites if site.executor.kind == "local"}
+    for name in here | {_home(federation, experiment)}:
+        folder = Path(folders[name])
+        if not experiment.dataset.available(folder):
+            experiment.dataset.fetch(folder)
+    return folders
+
+
+def _home(federation: Federation, experiment: Experiment) -> str:
+    """The place that makes the first model and evaluates: as said, else here."""
+    local = [site.name for site in federation.sites if site.executor.kind == "local"]
+    return experiment.evaluate_on or (local[0] if local else graph.DRIVER)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A finished round whose model is being evaluated, or needs not be."""
+
+    report: RoundReport
+    scores: Future[Scores | str] | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    federation: Federation
+    experiment: Experiment
+    run: RunDir
+    exchange: Exchange
+    kernel: DataFlowKernel
+    folders: dict[str, str]
+    desk: Desk
+    watch: Watch
+
+    def go(self) -> Iterator[RoundReport]:
+        start = self.run.checkpoint() or self._first()
+        self._open(start)
+        refs = self.exchange.publish(start)
+        pending = self._unevaluated(refs)
+        for round in range(start.round, self.experiment.rounds):
+            if pending is not None and pending.scores is None:  # nothing to overlap with
+                yield self._complete(pending)
+                pending = None
+            flight = self._launch(round, start, refs)
+            try:
+                if pending is not None:
+                    yield self._complete(pending)
+                finished: Finished = flight.finished.result()
+            finally:
+                flight.closing.cancel()
+            report, start = self._land(flight.plan, finished, refs)
+            self._open(start)
+            self.exchange.withdraw(refs)
+            refs = self.exchange.publish(start)
+            pending = self._evaluate(report, refs)
+        if pending is not None:
+            yield self._complete(pending)
+
+    def _first(self) -> Checkpoint:
+        """Make the model of round 0 at home, while every other worker warms up."""
+        home, e = _home(self.federation, self.experiment), self.experiment
+        transport = self.exchange.places[home]
+        task = InitTask(e.model, e.dataset.shape, e.dataset.classes, derive(e.seed, "init"), transport)
+        made = graph.submit(self.kernel, home, tasks.init, task, self._source(home))
+        self._warm(made)
+        try:
+            ref = made.result()
+        except ParslflError:
+            raise
+        except Exception as error:
+            raise RunError(f"{home} could not make the first model: {tasks.reason(error)}") from error
+        params = tasks.read_model(transport, ref)
+        model = write(self.run.model_path(0), params)
+        transport.drop(ref)
+        return self.run.at(0, model, self._state(0, e.strategy.start(params)))
+
+    def _state(self, round: int, state: Params) -> str:
+        return write(self.run.state_path(round), state) if state else ""
+
+    def _open(self, start: Checkpoint) -> None:
+        """Put the next round's model on the desk, once the last one's is off it."""
+        self.desk.like, self.desk.state = {}, {}
+        self.desk.like, self.desk.state = start.load()
+
+    def _warm(self, after: Future[Ref]) -> None:
+        for site in self.federation.sites:
+            for _ in range(site.executor.workers_per_node() - 1):
+                graph.submit(
+                    self.kernel, site.name, tasks.warm, self.experiment.model, self._source(site.name)
+                )
+
+    def _source(self, place: str) -> Source:
+        e, n = self.experiment, len(self.federation.clients())
+        return Source(e.dataset, e.partition, self.folders[place], n, derive(e.seed, "partition"))
+
+    def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
+        e = self.experiment
+        plan = plan_round(
+            round,
+            self.federation.clients(),
+            e.per_round,
+            e.seed,
+            e.strategy.local(e.work()),
+            e.codec,
+            quorum=e.quorum,
+            fastest=e.fastest,
+            deadline=e.deadline,
+        )
+        self.watch(RoundStarted(plan))
+        stop_at = time.time() + plan.deadline if plan.deadline is not None else None
+        todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
+        job = graph.Round(
+            plan=plan,
+            train_tasks=todo,
+            folding=Folding(
+                e.strategy, {a.client: a.codec for a in plan.cohort}, self.exchange.places, self.desk, time.monotonic()
+            ),
+            model_path=self.run.model_path(round + 1),
+            state_path=self.run.state_path(round + 1),
+        )
+        closing = graph.Closing(
+            plan,
+            on_settled=lambda outcome: self.watch(ClientSettled(outcome)),
+            on_surplus=self._discard,
+            on_closed=lambda: self.exchange.mark_closed(todo[0].closed),
+        )
+        return graph.submit_round(self.kernel, job, closing)
+
+    def _task(self, round: int, given: Assignment, start: Ref, stop_at: float | None) -> TrainTask:
+        site = self._site(given.client.site)
+        return TrainTask(
+            round=round,
+            client=given.client,
+            model=self.experiment.model,
+            source=self._source(site.name),
+            work=replace(given.work, threads=site.executor.threads_per_worker()),
+            start=start,
+            codec=given.codec,
+            transport=self.exchange.places[site.name],
+            seed=derive(self.experiment.seed, "train", round, given.client.index),
+            stop_at=stop_at,
+        )
+
+    def _site(self, name: str) -> Site:
+        return next(site for site in self.federation.sites if site.name == name)
+
+    def _discard(self, update: Update) -> None:
+        self.exchange.places[update.client.site].drop(update.ref)
+
+    def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
+        """Journal the round; its model is the next start."""
+        samples = sum(update.samples for update in done.updates)
+        report = RoundReport(
+            round=plan.round,
+            model=done.model,
+            updates=done.updates,
+            failures=done.failures,
+            loss=sum(u.loss * u.samples for u in done.updates) / samples,
+            bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
+            bytes_up=sum(update.ref.size for update in done.updates),
+            seconds=done.seconds,
+        )
+        self.run.finished(report, done.state)
+        self.watch(RoundClosed(report))
+        self.run.forget(before=plan.round)
+        return report, self.run.at(plan.round + 1, done.model, done.state)
+
+    def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
+        """Begin to score the model that `report`'s round made, if that is due."""
+        e = self.experiment
+        last = report.round == e.rounds - 1
+        if not last and (e.eval_every == 0 or (report.round + 1) % e.eval_every):
+            return _Pending(report, None)
+        home = _home(self.federation, e)
+        task = EvaluateTask(
+            round=report.round,
+            model=e.model,
+            dataset=e.dataset,
+            folder=self.folders[home],
+            work=self._evaluation_work(home),
+            model_ref=refs[home],
+            transport=self.exchange.places[home],
+        )
+        return _Pending(report, graph.submit(self.kernel, home, tasks.evaluate, task))
+
+    def _evaluation_work(self, home: str) -> LocalWork:
+        threads = 1 if home == graph.DRIVER else self._site(home).executor.threads_per_worker()
+        return replace(self.experiment.work(), threads=threads)
+
+    def _complete(self, pending: _Pending) -> RoundReport:
+        """Wait for the evaluation, journal it, and return the whole report."""
+        report = pending.report
+        if pending.scores is not None:
+            try:
+                scores = pending.scores.result()
+            except Exception as error:  # the worker died, twice
+                scores = tasks.reason(error)
+            if isinstance(scores, str):
+                report = replace(report, evaluation_error=scores)
+            else:
+                report = replace(report, accuracy=scores.accuracy, test_loss=scores.loss)
+        self.run.evaluated(report)
+        self.watch(Evaluated(report))
+        return report
+
+    def _unevaluated(self, refs: dict[str, Ref]) -> _Pending | None:
+        """After a resume: the last finished round, if the driver died before its evaluation."""
+        done = reports(self.run.path)
+        if not done or done[-1].round in self.run.evaluated_rounds():
+            return None
+        return self._evaluate(done[-1], refs)

@@ -1,0 +1,98 @@
+"""Model parameters as named numpy arrays, and the arithmetic a driver does on them.
+
+`Params` is a plain dict in the model's own order. Floating arrays are trained and averaged;
+all others (counters, indices) are carried along unchanged. Every function walks the arrays in
+blocks that fit a core's cache, so a pass costs one read of main memory whatever it computes.
+
+Does not know: files, networks, or where an array came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+Array = npt.NDArray[np.generic]
+Params = dict[str, Array]
+
+#: Elements per block: 256 KiB of float32, about half of a core's L2 cache.
+BLOCK = 1 << 16
+
+
+def is_trained(array: Array) -> bool:
+    """Whether `array` takes part in training and averaging: any floating dtype."""
+    return np.issubdtype(array.dtype, np.floating)
+
+
+def trained(params: Mapping[str, Array]) -> Params:
+    """The floating arrays of `params`, in order, not copied."""
+    return {name: array for name, array in params.items() if is_trained(array)}
+
+
+def size(params: Mapping[str, Array]) -> int:
+    """Number of scalars in all arrays."""
+    return sum(array.size for array in params.values())
+
+
+def nbytes(params: Mapping[str, Array]) -> int:
+    """Bytes of all arrays, uncompressed."""
+    return sum(array.nbytes for array in params.values())
+
+
+def zeros_like(params: Mapping[str, Array]) -> Params:
+    """Zeros with the names, shapes and dtypes of `params`."""
+    return {name: np.zeros_like(array) for name, array in params.items()}
+
+
+def subtract(new: Mapping[str, Array], old: Mapping[str, Array], out: Params | None = None) -> Params:
+    """`new - old` for the trained arrays, written into `out` where given."""
+    delta = out if out is not None else {}
+    for name, array in trained(new).items():
+        delta[name] = np.subtract(array, old[name], out=delta.get(name))  # type: ignore[arg-type]
+    return delta
+
+
+def fold(total: Params, delta: Mapping[str, Array], weight: float) -> None:
+    """`total += weight * delta` in place, for every array of `delta`.
+
+    The order of the additions is that of the calls, so equal calls give equal bits.
+    """
+    for name, array in delta.items():
+        scratch = np.empty(min(BLOCK, array.size), dtype=total[name].dtype)
+        for into, part in zip(blocks(total[name]), blocks(array), strict=True):
+            scaled = scratch[: part.size]
+            np.multiply(part, scaled.dtype.type(weight), out=scaled)
+            np.add(into, scaled, out=into)
+
+
+def squared_norm(params: Mapping[str, Array]) -> float:
+    """Sum of squares over all arrays in float64; NaN or Inf when any element is not finite."""
+    total = 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for part in (part for array in params.values() for part in blocks(array)):
+            square = float(np.dot(part, part)) if part.dtype == np.float32 else np.inf
+            if not np.isfinite(square):  # a float32 dot overflows at 1.8e19: look again, wider
+                wide = part.astype(np.float64)
+                square = float(np.dot(wide, wide))
+            total += square
+    return total
+
+
+def blocks(array: Array) -> Iterator[npt.NDArray[np.floating]]:
+    """Views of at most `BLOCK` elements, in memory order. Needs a C-contiguous array."""
+    flat = array.reshape(-1)
+    if not np.may_share_memory(flat, array) and array.size:
+        raise ValueError(f"an array of shape {array.shape} is not contiguous: copy it first")
+    for start in range(0, flat.size, BLOCK):
+        yield flat[start : start + BLOCK]  # type: ignore[misc]
+
+
+def checksum(buffers: Iterable[bytes | memoryview]) -> str:
+    """xxh3-64 of the concatenated buffers, 16 hexadecimal digits."""
+    state = xxhash.xxh3_64()
+    for buffer in buffers:
+        state.update(buffer)
+    return str(state.hexdigest())

@@ -1,0 +1,109 @@
+"""Tables of a run that has ended or rests: its rounds, its failures, its totals.
+
+Does not know: the run directory, or a run that is going on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from parslfl.messages import Client, Failure
+from parslfl.report.progress import Row, causes
+from parslfl.report.text import duration, loss, megabytes, percent, plural
+
+#: Clients named for each cause of failure.
+_NAMED = 6
+#: Two lines each, so that the table fits 80 columns.
+_HEADINGS = (
+    "round",
+    "accuracy",
+    "test\nloss",
+    "train\nloss",
+    "updates",
+    "failed",
+    "down\nMB",
+    "up\nMB",
+    "time",
+)
+
+
+def rounds_table(rows: Sequence[Row], last: int | None = None) -> Table:
+    """One line a round; with `last`, only that many of the newest."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in _HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows[-last:] if last else rows:
+        table.add_row(
+            str(row.round + 1),
+            percent(row.accuracy),
+            loss(row.test_loss),
+            loss(row.loss),
+            str(row.updates),
+            f"[red]{len(row.failures)}[/]" if row.failures else "0",
+            megabytes(row.bytes_down).removesuffix(" MB"),
+            megabytes(row.bytes_up).removesuffix(" MB"),
+            duration(row.seconds),
+        )
+    return table
+
+
+def failures_table(failures: Sequence[Failure]) -> Table:
+    """Why clients gave nothing: one line a cause, with who and when."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("failures", justify="right")
+    table.add_column("kind")
+    table.add_column("reason", overflow="fold", ratio=3)
+    table.add_column("clients (round)", overflow="fold", ratio=2)
+    for cause in causes(failures):
+        table.add_row(str(len(cause.failures)), cause.kind, Text(cause.reason), _who(cause.failures))
+    return table
+
+
+def totals(rows: Sequence[Row]) -> list[str]:
+    """The run in a few lines: rounds, best and last accuracy, bytes, time."""
+    if not rows:
+        return ["no round has finished"]
+    scored = [row for row in rows if row.accuracy is not None]
+    lines = [f"{plural(len(rows), 'round')} in {duration(sum(row.seconds for row in rows))}"]
+    if scored:
+        best = max(scored, key=lambda row: row.accuracy or 0.0)
+        last = scored[-1]
+        lines.append(
+            f"accuracy {percent(last.accuracy)} after round {last.round + 1}, "
+            f"best {percent(best.accuracy)} after round {best.round + 1}"
+        )
+    failed = sum(len(row.failures) for row in rows)
+    lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
+    down, up = sum(row.bytes_down for row in rows), sum(row.bytes_up for row in rows)
+    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them")
+    return lines
+
+
+def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:
+    """Print rounds, failures and totals."""
+    if last and len(rows) > last:
+        console.print(f"the last {last} of {len(rows)} rounds:", style="dim")
+    if rows:
+        console.print(rounds_table(rows, last))
+    failures = [failure for row in rows for failure in row.failures]
+    if failures:
+        console.print(failures_table(failures))
+    for row in rows:
+        if row.evaluation_error:
+            console.print(
+                Text(f"round {row.round + 1} was not evaluated: {row.evaluation_error}", style="red")
+            )
+    for text in totals(rows):
+        console.print(text, highlight=False, markup=False)
+
+
+def _who(failures: Sequence[Failure]) -> Text:
+    named: list[tuple[Client, int]] = [(f.client, f.round + 1) for f in failures]
+    text = ", ".join(f"{client} ({round})" for client, round in named[:_NAMED])
+    rest = len(named) - _NAMED
+    return Text(f"{text} and {rest} more" if rest > 0 else text)

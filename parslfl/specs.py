@@ -1,0 +1,95 @@
+"""One text form for every pluggable thing: `fedprox:mu=0.01`, `classes:k=2`, `raw`.
+
+A spec is a name and the fields of the frozen dataclass it stands for. `parse` and `render` are
+inverse, so a spec is at once the CLI value, the YAML value and the entry in a run directory.
+
+Does not know: which names exist; each family has its own dict of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from parslfl.errors import ConfigError, Problem
+
+T = TypeVar("T")
+
+
+def parse(text: str, known: Mapping[str, type[T]], family: str) -> T:
+    """The object that `text` names among `known`; `family` is what to call it in errors.
+
+    Raises:
+        ConfigError: unknown name, unknown or missing field, or a value of the wrong type.
+    """
+    name, _, rest = text.strip().partition(":")
+    if name not in known:
+        raise _refuse(family, f"unknown {family} {name!r}{hint(name, known)}")
+    kind = known[name]
+    types = typing.get_type_hints(kind)
+    fields = {f.name: types[f.name] for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
+    values = {}
+    for pair in filter(None, (p.strip() for p in rest.split(","))):
+        key, equals, raw = pair.partition("=")
+        if key not in fields:
+            raise _refuse(family, f"{name} has no field {key!r}{hint(key, fields)}")
+        if not equals:
+            raise _refuse(family, f"{name}: write {key}=VALUE, not {pair!r}")
+        values[key] = _convert(raw, fields[key], f"{name}:{key}", family)
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:  # a missing field, or __post_init__ refused a value
+        raise _refuse(family, f"{name}: {error}") from None
+
+
+def render(thing: object, known: Mapping[str, type]) -> str:
+    """The spec of `thing`: its name and the fields that differ from their defaults."""
+    names = {kind: name for name, kind in known.items()}
+    name = names.get(type(thing), type(thing).__name__)
+    if not dataclasses.is_dataclass(thing):
+        return name
+    pairs = [
+        f"{f.name}={_text(getattr(thing, f.name))}"
+        for f in dataclasses.fields(thing)
+        if f.init and getattr(thing, f.name) != f.default
+    ]
+    return f"{name}:{','.join(pairs)}" if pairs else name
+
+
+def hint(wrong: str, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for a near miss, else ` (allowed: a, b, c)`."""
+    allowed = sorted(allowed)
+    near = difflib.get_close_matches(wrong, allowed, n=1)
+    if near:
+        return f" (did you mean {near[0]!r}?)"
+    return f" (allowed: {', '.join(allowed)})" if allowed else " (it has none)"
+
+
+def _convert(raw: str, wanted: object, where: str, family: str) -> object:
+    raw = raw.strip()
+    options = [o for o in (typing.get_args(wanted) or (wanted,)) if o is not type(None)]
+    for option in options:
+        if isinstance(option, str):  # one of a Literal's choices
+            if raw == option:
+                return raw
+        elif option is bool:
+            if raw.lower() in {"true", "false"}:
+                return raw.lower() == "true"
+        elif callable(option):
+            try:
+                return option(raw)
+            except ValueError:
+                continue
+    allowed = " or ".join(repr(o) if isinstance(o, str) else getattr(o, "__name__", str(o)) for o in options)
+    raise _refuse(family, f"{where}: {raw!r} is not {allowed}")
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse(family: str, message: str) -> ConfigError:
+    return ConfigError([Problem("", family, message)])

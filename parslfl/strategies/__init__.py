@@ -1,0 +1,1 @@
+"""How updates become the next global model. Look names up in `parslfl.strategies.names`."""

@@ -1,0 +1,44 @@
+"""Federated averaging: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks
+from Decentralized Data", Algorithm 1.
+
+    w_{t+1} = w_t + lr * sum_k (n_k / n) * (w_k - w_t)
+
+Does not know: who trained, or how updates arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from parslfl.learning import LocalWork
+from parslfl.params import Params
+
+
+@dataclass(frozen=True)
+class FedAvg:
+    """Average the updates by their number of samples. `lr` scales the server's step."""
+
+    lr: float = 1.0
+
+    def local(self, work: LocalWork) -> LocalWork:
+        return work
+
+    def weight(self, samples: int, steps: int) -> float:
+        return float(samples)
+
+    def start(self, params: Params) -> Params:
+        return {}
+
+    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+        return state, apply(params, mean, self.lr)
+
+
+def apply(params: Params, mean: Params, lr: float) -> Params:
+    """`params + lr * mean`, reusing `mean`'s memory; arrays without a mean are carried."""
+    for name, array in mean.items():
+        if lr != 1.0:
+            np.multiply(array, array.dtype.type(lr), out=array)  # type: ignore[call-overload]
+        np.add(params[name], array, out=array)  # type: ignore[call-overload]
+    return {name: mean.get(name, array) for name, array in params.items()}

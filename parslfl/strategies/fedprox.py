@@ -1,0 +1,43 @@
+"""FedProx: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", Algorithm 2.
+
+Clients minimise F_k(w) + mu/2 * ||w - w_t||^2, which keeps non-IID clients near the global
+model; the server averages as in FedAvg.
+
+Does not know: how the proximal term's gradient is computed; that is the model's work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from parslfl.learning import LocalWork
+from parslfl.params import Params
+from parslfl.strategies.fedavg import FedAvg
+
+
+@dataclass(frozen=True)
+class FedProx:
+    """`mu` is the weight of the proximal term (0 is FedAvg), `lr` the server's step."""
+
+    mu: float = 0.01
+    lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mu < 0:
+            raise ValueError(f"mu must not be negative, got {self.mu}")
+
+    def local(self, work: LocalWork) -> LocalWork:
+        return replace(work, proximal=self.mu)
+
+    def weight(self, samples: int, steps: int) -> float:
+        return self._average.weight(samples, steps)
+
+    def start(self, params: Params) -> Params:
+        return self._average.start(params)
+
+    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+        return self._average.step(state, params, mean)
+
+    @property
+    def _average(self) -> FedAvg:
+        return FedAvg(self.lr)

@@ -1,0 +1,10 @@
+"""The transports that a site can name.
+
+Does not know: which sites there are.
+"""
+
+from parslfl.protocols import Transport
+from parslfl.transport.file import File
+from parslfl.transport.inline import Inline
+
+TRANSPORTS: dict[str, type[Transport]] = {"file": File, "inline": Inline}

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from rich.console import Console
+
+from parslfl.messages import Client, Failure
+from parslfl.report import tables
+from parslfl.report.progress import Row
+
+
+def row(round: int, accuracy: float | None = None, failures: tuple[Failure, ...] = ()) -> Row:
+    return Row(round, 19, failures, 1.25, 5_000_000, 4_700_000, 61.0, accuracy, accuracy and 2.0)
+
+
+def shown(rows: list[Row], last: int | None = None) -> str:
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as capture:
+        tables.show(rows, console, last)
+    return capture.get()
+
+
+def test_a_run_as_a_table_with_totals() -> None:
+    text = shown([row(0, 0.1), row(1, 0.4), row(2, 0.3)])
+    assert "40.0 %   2.000   1.250        19        0    5.0   4.7   1 min 1 s" in text
+    assert "3 rounds in 3 min 3 s" in text
+    assert "accuracy 30.0 % after round 3, best 40.0 % after round 2" in text
+    assert "57 updates, 0 failures" in text
+    assert "15.0 MB down to clients, 14.1 MB up from them" in text
+    assert "…" not in text
+
+
+def test_failures_are_told_once_a_cause() -> None:
+    lost = tuple(
+        Failure(Client(index, "here"), 1, "lost", "its worker died\nat length") for index in range(9)
+    )
+    text = shown([row(0), row(1, failures=lost)])
+    assert text.count("its worker died") == 1
+    assert "here/0 (2)" in text
+    assert "at length" not in text
+    assert "and 3 more" in " ".join(text.split())
+
+
+def test_only_the_last_rounds() -> None:
+    text = shown([row(number) for number in range(30)], last=20)
+    assert "the last 20 of 30 rounds" in text
+    assert "30 rounds in" in text
+    assert "\n    10 " not in text
+    assert "\n    11 " in text
+
+
+def test_no_round_yet() -> None:
+    assert shown([]).strip() == "no round has finished"

@@ -1,0 +1,130 @@
+"""When a round closes, and that every client then has an outcome."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+
+import pytest
+
+from parslfl.codecs.raw import Raw
+from parslfl.graph import Closing
+from parslfl.learning import LocalWork
+from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
+
+CLIENTS = [Client(i, "here") for i in range(4)]
+
+
+class Listener:
+    """What a closing told."""
+
+    def __init__(self) -> None:
+        self.heard: list[Outcome] = []
+        self.surplus: list[Update] = []
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def update(client: Client) -> Update:
+    return Update(client, 0, Ref(1, ""), 1, 1, 1, 1.0, 1.0, 1)
+
+
+def started(close_at: int = 4, deadline: float | None = None) -> tuple[Closing, dict[Client, Future[Outcome]], Listener]:
+    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), Raw()) for c in CLIENTS), 1, close_at, deadline)
+    listener = Listener()
+    closing = Closing(plan, listener.heard.append, listener.surplus.append, listener.close)
+    futures: dict[Client, Future[Outcome]] = {c: Future() for c in CLIENTS}
+    closing.watch(futures)
+    return closing, futures, listener
+
+
+def test_all_arrive() -> None:
+    closing, futures, listener = started()
+    for client, future in futures.items():
+        future.set_result(update(client))
+    assert [closing.settled[c].result(0) for c in CLIENTS] == [update(c) for c in CLIENTS]
+    assert (len(listener.heard), listener.surplus, listener.closed) == (4, [], 0)
+
+
+def test_a_lost_client_becomes_a_failure_with_its_cause() -> None:
+    closing, futures, _ = started()
+    futures[CLIENTS[0]].set_exception(RuntimeError("the node is gone"))
+    outcome = closing.settled[CLIENTS[0]].result(0)
+    assert outcome == Failure(CLIENTS[0], 0, "lost", "RuntimeError: the node is gone")
+
+
+def test_the_fastest_close_the_round() -> None:
+    closing, futures, listener = started(close_at=2)
+    futures[CLIENTS[3]].set_result(update(CLIENTS[3]))
+    assert not closing.settled[CLIENTS[0]].done()
+    futures[CLIENTS[1]].set_result(update(CLIENTS[1]))
+    late = closing.settled[CLIENTS[0]].result(0)
+    assert isinstance(late, Failure)
+    assert (late.kind, late.reason) == ("late", "not among the fastest 2")
+    assert listener.closed == 1
+    futures[CLIENTS[0]].set_result(update(CLIENTS[0]))
+    assert listener.surplus == [update(CLIENTS[0])]
+    assert len(listener.heard) == 4
+
+
+def test_failures_do_not_count_among_the_fastest() -> None:
+    closing, futures, _ = started(close_at=2)
+    futures[CLIENTS[0]].set_result(Failure(CLIENTS[0], 0, "error", "x"))
+    futures[CLIENTS[1]].set_result(update(CLIENTS[1]))
+    assert not closing.settled[CLIENTS[2]].done()
+
+
+def test_the_deadline_closes_the_round() -> None:
+    closing, futures, listener = started(deadline=0.1)
+    futures[CLIENTS[0]].set_result(update(CLIENTS[0]))
+    late = closing.settled[CLIENTS[1]].result(5)
+    assert isinstance(late, Failure)
+    assert late.reason == "not in when the deadline of 0.1 s passed"
+    assert closing.settled[CLIENTS[0]].result(0) == update(CLIENTS[0])
+    assert listener.closed == 1
+
+
+def test_no_clock_is_left_running_once_all_have_settled() -> None:
+    before = threading.active_count()
+    _, futures, _ = started(deadline=60)
+    for client, future in futures.items():
+        future.set_result(update(client))
+    until = time.monotonic() + 5
+    while threading.active_count() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+def test_a_listener_that_fails_does_not_stop_the_round() -> None:
+    plan = RoundPlan(0, (Assignment(CLIENTS[0], LocalWork(), Raw()),), 1, 1)
+
+    def broken(outcome: Outcome) -> None:
+        raise RuntimeError("a bad display")
+
+    closing = Closing(plan, broken, lambda u: None, lambda: None)
+    future: Future[Outcome] = Future()
+    closing.watch({CLIENTS[0]: future})
+    future.set_result(update(CLIENTS[0]))
+    assert closing.settled[CLIENTS[0]].result(0) == update(CLIENTS[0])
+
+
+@pytest.mark.parametrize("close_at", [1, 3, 8])
+def test_arrivals_from_many_threads_settle_everyone_once(close_at: int) -> None:
+    clients = [Client(i, "here") for i in range(40)]
+    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), Raw()) for c in clients), 1, close_at)
+    listener = Listener()
+    closing = Closing(plan, listener.heard.append, listener.surplus.append, listener.close)
+    futures: dict[Client, Future[Outcome]] = {c: Future() for c in clients}
+    closing.watch(futures)
+    threads = [threading.Thread(target=f.set_result, args=[update(c)]) for c, f in futures.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outcomes = [closing.settled[c].result(5) for c in clients]
+    assert sum(isinstance(o, Update) for o in outcomes) == close_at
+    assert len(listener.heard) == len(clients)
+    assert len(listener.surplus) == len(clients) - close_at

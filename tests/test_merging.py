@@ -1,0 +1,133 @@
+"""Merging, on three-element parameters worked by hand, with hostile updates among them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parslfl import checkpoints
+from parslfl.codecs import wire
+from parslfl.codecs.raw import Raw
+from parslfl.errors import QuorumError
+from parslfl.learning import LocalWork
+from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
+from parslfl.messages import Assignment, Client, Failure, Outcome, RoundPlan, Update
+from parslfl.params import Params
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.transport.inline import Inline
+
+MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
+CLIENTS = [Client(i, "here") for i in range(6)]
+
+
+def folding(clients: list[Client] = CLIENTS) -> Folding:
+    return Folding(FedAvg(), dict.fromkeys(clients, Raw()), {"here": Inline()}, Desk(like=MODEL), time.monotonic())
+
+
+def plan(quorum: int = 1) -> RoundPlan:
+    work = LocalWork()
+    return RoundPlan(4, tuple(Assignment(c, work, Raw()) for c in CLIENTS), quorum, len(CLIENTS))
+
+
+def update(client: Client, *delta: float, samples: int = 1, **arrays: np.ndarray) -> Update:
+    packed = wire.pack(arrays or {"w": np.array(delta, np.float32)})
+    ref = Inline().put("", packed.buffers, packed.checksum)
+    return Update(client, 4, ref, samples, 1, 1, 2.0, 1.0, 12)
+
+
+def failure(client: Client) -> Failure:
+    return Failure(client, 4, "lost", "its worker died")
+
+
+def run(tmp_path: Path, outcomes: list[Outcome], quorum: int = 1, lanes: int = 2) -> tuple[Finished, Params]:
+    job = folding()
+    notes: list[Merged | None] = [None] * lanes
+    for number, outcome in enumerate(outcomes):
+        notes[number % lanes] = merge(job, number % lanes, notes[number % lanes], outcome)
+    used = [note for note in notes if note is not None]
+    done = finish(job, plan(quorum), tmp_path / "model", tmp_path / "state", *used)
+    return done, checkpoints.read(tmp_path / "model", done.model)
+
+
+def test_average_is_weighted_by_samples(tmp_path: Path) -> None:
+    done, new = run(tmp_path, [update(CLIENTS[0], 1, 0, 0, samples=3), update(CLIENTS[1], 0, 4, -4, samples=1)])
+    assert new["w"].tolist() == [1.75, 3.0, 2.0]
+    assert new["n"] == 7
+    assert [u.client.index for u in done.updates] == [0, 1]
+    assert done.state == ""
+
+
+def test_failures_are_left_out_of_the_average(tmp_path: Path) -> None:
+    done, new = run(tmp_path, [failure(CLIENTS[0]), update(CLIENTS[1], 1, 1, 1), failure(CLIENTS[2])])
+    assert new["w"].tolist() == [2.0, 3.0, 4.0]
+    assert [f.client.index for f in done.failures] == [0, 2]
+
+
+def test_one_update_alone_becomes_the_model(tmp_path: Path) -> None:
+    _, new = run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=833)])
+    assert new["w"].tolist() == [2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (update(CLIENTS[1], np.nan, 0, 0), "NaN or Inf"),
+        (update(CLIENTS[1], np.inf, 0, 0), "NaN or Inf"),
+        (update(CLIENTS[1], 1, 1), "array 'w' is float32\\[2\\]"),
+        (update(CLIENTS[1], v=np.zeros(3, np.float32)), "holds the arrays"),
+        (update(CLIENTS[1], w=np.zeros(3, np.float64)), "array 'w' is float64"),
+        (update(CLIENTS[1], 1, 1, 1, samples=-1), "claims -1 samples"),
+        (replace(update(CLIENTS[1], 1, 1, 1), ref=Inline().put("", [b"junk" * 40], "")), "not a parslfl payload"),
+        (replace(update(CLIENTS[1], 1, 1, 1), ref=replace(update(CLIENTS[1], 1, 1, 1).ref, size=5)), "announced 5"),
+    ],
+)
+def test_a_bad_update_is_refused_and_disturbs_nothing(tmp_path: Path, bad: Update, why: str) -> None:
+    done, new = run(tmp_path, [update(CLIENTS[0], 1, 1, 1), bad, update(CLIENTS[2], 3, 3, 3)])
+    assert new["w"].tolist() == [3.0, 4.0, 5.0]
+    assert [(f.client.index, f.kind) for f in done.failures] == [(1, "refused")]
+    assert re.search(why, done.failures[0].reason)
+
+
+def test_below_quorum_there_is_no_model_and_every_cause_is_named(tmp_path: Path) -> None:
+    outcomes: list[Outcome] = [update(CLIENTS[0], 1, 1, 1), *map(failure, CLIENTS[1:5])]
+    with pytest.raises(QuorumError) as caught:
+        run(tmp_path, outcomes, quorum=2)
+    text = str(caught.value)
+    assert "round 4: 1 of 6 clients delivered, the quorum is 2" in text
+    assert "4 x lost: its worker died (here/1, here/2, here/3, ...)" in text
+    assert not (tmp_path / "model").exists()
+
+
+def test_updates_without_samples_make_no_model(tmp_path: Path) -> None:
+    with pytest.raises(QuorumError, match="no weight"):
+        run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=0)])
+
+
+def test_the_sum_does_not_depend_on_when_lanes_run(tmp_path: Path) -> None:
+    """Lanes are chains; between them any interleaving gives the same bits."""
+    rng = np.random.default_rng(0)
+    outcomes = [update(c, *rng.normal(size=3), samples=int(rng.integers(1, 900))) for c in CLIENTS]
+    models = set()
+    for order in itertools.permutations([0, 0, 0, 1, 1, 1]):
+        job, notes, at = folding(), [None, None], [0, 0]
+        for lane in order:
+            notes[lane] = merge(job, lane, notes[lane], outcomes[2 * at[lane] + lane])  # type: ignore[call-overload]
+            at[lane] += 1
+        models.add(finish(job, plan(), tmp_path / "model", tmp_path / "state", *notes).model)  # type: ignore[arg-type]
+    assert len(models) == 1
+
+
+def test_sums_are_reused_and_cleared_between_rounds(tmp_path: Path) -> None:
+    job = folding()
+    for _ in range(2):
+        note = merge(job, 0, None, update(CLIENTS[0], 1, 1, 1))
+        memory = job.desk.lanes[0]["w"]
+        finish(job, plan(), tmp_path / "model", tmp_path / "state", note)
+        assert checkpoints.read(tmp_path / "model", "")["w"].tolist() == [2.0, 3.0, 4.0]
+    assert job.desk.lanes[0]["w"] is memory

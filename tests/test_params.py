@@ -1,0 +1,67 @@
+"""Parameter arithmetic, with numbers worked by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from parslfl import params
+
+
+def test_fold_adds_weighted_deltas() -> None:
+    total = {"w": np.array([1.0, 2.0, 3.0], np.float32)}
+    params.fold(total, {"w": np.array([1.0, 0.0, -1.0], np.float32)}, 2.0)
+    assert total["w"].tolist() == [3.0, 2.0, 1.0]
+
+
+def test_fold_walks_arrays_longer_than_a_block() -> None:
+    n = 2 * params.BLOCK + 3
+    total = {"w": np.ones((n,), np.float32)}
+    params.fold(total, {"w": np.arange(n, dtype=np.float32)}, 0.5)
+    np.testing.assert_array_equal(total["w"], 1 + 0.5 * np.arange(n, dtype=np.float32))
+
+
+def test_fold_reaches_zero_dimensional_and_empty_arrays() -> None:
+    total = {"a": np.array(1.0), "b": np.zeros((0, 3), np.float32)}
+    params.fold(total, {"a": np.array(2.0), "b": np.zeros((0, 3), np.float32)}, 3.0)
+    assert total["a"] == 7.0
+
+
+def test_fold_refuses_a_sum_it_cannot_write_in_place() -> None:
+    with pytest.raises(ValueError, match="not contiguous"):
+        params.fold({"w": np.zeros((4, 4), np.float32).T[1:]}, {"w": np.ones((3, 4), np.float32)}, 1.0)
+
+
+def test_subtract_leaves_out_integers_and_reuses_memory() -> None:
+    new = {"w": np.array([3.0], np.float32), "n": np.array([5])}
+    old = {"w": np.array([1.0], np.float32), "n": np.array([4])}
+    out = {"w": np.empty(1, np.float32)}
+    kept = out["w"]
+    delta = params.subtract(new, old, out)
+    assert list(delta) == ["w"]
+    assert delta["w"] is kept
+    assert kept.tolist() == [2.0]
+
+
+def test_squared_norm() -> None:
+    assert params.squared_norm({"a": np.array([3.0], np.float32), "b": np.array([[4.0]])}) == 25.0
+
+
+def test_squared_norm_does_not_overflow_in_float32() -> None:
+    assert params.squared_norm({"a": np.array([1e20], np.float32)}) == pytest.approx(1e40)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_squared_norm_shows_one_bad_element(bad: float) -> None:
+    array = np.zeros(3 * params.BLOCK, np.float32)
+    array[-1] = bad
+    assert not math.isfinite(params.squared_norm({"a": array}))
+
+
+def test_sizes() -> None:
+    mixed = {"w": np.zeros((2, 3), np.float32), "n": np.zeros(4, np.int64)}
+    assert params.size(mixed) == 10
+    assert params.nbytes(mixed) == 24 + 32
+    assert list(params.trained(mixed)) == ["w"]
