@@ -16,7 +16,8 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 ifneq (,$(wildcard ../shared/data))
 export PARSLFL_DATA ?= $(abspath ../shared/data)
 endif
-CIFAR10 := $(firstword $(wildcard $(PARSLFL_DATA)/cifar-10*/data_batch_1 $(PARSLFL_DATA)/cifar-10/cifar-10-batches-py/data_batch_1))
+DATA := $(or $(PARSLFL_DATA),$(HOME)/.cache/parslfl)
+CIFAR10 := $(wildcard $(addsuffix /data_batch_1,$(DATA) $(DATA)/cifar-10-batches-py $(DATA)/cifar-10/cifar-10-batches-py))
 
 # What mypy reads; scripts join when they exist.
 TYPED := parslfl executors/parslfl_executors $(wildcard workflows/*.py examples/*.py benchmarks/*.py)
@@ -38,7 +39,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 ifneq (,$(CIFAR10))
 RUN ?= --rounds 3 --epochs 1
 else
-RUN ?= --set dataset=digits --model softmax --rounds 10
+RUN ?= --dataset digits --model softmax --rounds 10
 endif
 
 run: env ## train on this machine, on the embedded local site (within three minutes)

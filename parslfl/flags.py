@@ -27,6 +27,9 @@ LEARN, WHO, CLOSE, WHERE, RUN = (
     "this run",
 )
 
+#: Site file where none is named.
+SITE = "local.yaml"
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -140,7 +143,7 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """The help, with names and defaults filled in."""
-        given = {**_experiment_defaults(), **self.defaults}
+        given = {**_experiment_defaults(), "site": SITE, **self.defaults}
         for action in self._actions:
             flag = self.quoted.get(action.dest)
             if flag:

@@ -26,7 +26,7 @@ def open_run(
     Raises:
         RunError: it holds a run already, none, another experiment's, or is in use.
     """
-    path = Path(run_dir).absolute() if run_dir is not None else _fresh(experiment.name)
+    path = Path(run_dir).absolute() if run_dir is not None else fresh_path(experiment.name)
     now = {"federation": federation.resolved(), "experiment": experiment.resolved()}
     if not resume:
         return RunDir.create(path, now)
@@ -40,7 +40,8 @@ def open_run(
     return RunDir.open(path)
 
 
-def _fresh(name: str) -> Path:
+def fresh_path(name: str) -> Path:
+    """A path in `runs/` that does not exist yet, absolute."""
     stem = Path("runs", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
     tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
     return next(path for path in tries if not path.exists())

@@ -35,7 +35,7 @@ def find(wanted: str, folders: Sequence[Path]) -> Path:
         DataError: none has.
     """
     for folder in folders:
-        if os.path.exists(folder / wanted):  # unlike Path.exists, never raises
+        if os.path.exists(folder / wanted):  # noqa: PTH110  Path.exists raises in a closed folder
             return folder / wanted
     raise missing(wanted, folders)
 

@@ -66,7 +66,7 @@ class MedMnist:
         """Whether the file is there; whether it is whole shows when it is read."""
         try:
             return self._file(folder).is_file()
-        except DataError:
+        except (DataError, OSError):  # OSError: a folder that may not be read
             return False
 
     def fetch(self, folder: Path) -> None:
@@ -156,4 +156,4 @@ def _array(file: Path, name: str, shape: tuple[int, ...]) -> Array:
 
 
 def _damaged(file: Path, reason: str) -> DataError:
-    return DataError(f"{file} is damaged: {reason}; copy it again, or remove it, and the next run downloads it")
+    return DataError(f"{file} is damaged: {reason}; copy it again, or remove it to have it downloaded")

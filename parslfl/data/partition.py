@@ -53,7 +53,9 @@ class Classes:
         _check(labels, clients)
         kinds = np.unique(labels)
         if self.k > len(kinds):
-            raise DataError(f"classes:k={self.k} wants more classes per client than the {len(kinds)} in the data")
+            raise DataError(
+                f"classes:k={self.k}, but the data has only {len(kinds)} classes: use a smaller k"
+            )
         random = generator(seed, "classes")
         holds = self._deal(len(kinds), clients, random)
         owner = np.full(len(labels), -1)

@@ -45,7 +45,7 @@ def test_parts_are_disjoint_sorted_and_not_empty(partition: Partition, case: tup
 
 @every_partition
 @given(case=cases())
-def test_nothing_is_left_out_when_clients_are_many(partition: Partition, case: tuple[Labels, int, int]) -> None:
+def test_many_clients_leave_nothing_out(partition: Partition, case: tuple[Labels, int, int]) -> None:
     labels, clients, seed = case
     if clients >= labels.max() + 1:  # `classes` may leave out classes that nobody holds
         assert sum(map(len, partition.split(labels, clients, seed))) == len(labels)

@@ -11,6 +11,7 @@ import pytest
 from parslfl.data.medmnist import SETS, MedMnist
 from parslfl.data.names import DATASETS
 from parslfl.errors import ConfigError, DataError
+from parslfl.params import Array
 from parslfl.specs import parse
 
 FOLDER = Path(os.environ.get("PARSLFL_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -18,10 +19,10 @@ FOLDER = Path(os.environ.get("PARSLFL_DATA") or Path(__file__).parents[3] / "sha
 needs_files = pytest.mark.skipif(not MedMnist().available(FOLDER), reason=f"no pneumoniamnist in {FOLDER}")
 
 
-def write(folder: Path, name: str = "retinamnist", **changed: object) -> Path:
+def write(folder: Path, name: str = "retinamnist", **changed: Array) -> Path:
     """A whole file of that set: pixel value = its row, modulo 251; label = its row, modulo classes."""
     classes, channels, training, test = SETS[name]
-    content: dict[str, object] = {}
+    content: dict[str, Array] = {}
     for part, count in (("train", training), ("test", test)):
         shape = (count, 28, 28) if channels == 1 else (count, 28, 28, channels)
         images = np.zeros(shape, np.uint8)
@@ -29,7 +30,7 @@ def write(folder: Path, name: str = "retinamnist", **changed: object) -> Path:
         content[f"{part}_images"] = images
         content[f"{part}_labels"] = (np.arange(count) % classes).astype(np.uint8).reshape(-1, 1)
     folder.mkdir(exist_ok=True)
-    np.savez(folder / f"{name}.npz", **{**content, **changed})  # type: ignore[arg-type]
+    np.savez(folder / f"{name}.npz", allow_pickle=True, **{**content, **changed})
     return folder / f"{name}.npz"
 
 
@@ -100,8 +101,8 @@ def test_a_wrong_name_is_refused_before_anything_runs() -> None:
         ({"train_labels": np.array([object()])}, "is damaged"),
     ],
 )
-def test_wrong_content_is_named(tmp_path: Path, changed: dict[str, object], said: str) -> None:
-    file = write(tmp_path, **changed)
+def test_wrong_content_is_named(tmp_path: Path, changed: dict[str, Array], said: str) -> None:
+    file = write(tmp_path, "retinamnist", **changed)
     with pytest.raises(DataError, match=said) as error:
         MedMnist("retinamnist").train(tmp_path, np.arange(3))
     assert str(error.value).startswith(f"{file} is damaged: ")
@@ -132,6 +133,6 @@ def test_a_worker_without_data_does_not_download(tmp_path: Path) -> None:
 def test_an_unreachable_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = pytest.importorskip("medmnist").INFO
     monkeypatch.setitem(info["octmnist"], "url", "http://127.0.0.1:9/octmnist.npz")
-    with pytest.raises(DataError, match="found no octmnist.npz in .* and cannot download it .*refused.*digits"):
+    with pytest.raises(DataError, match="found no octmnist.npz in .* cannot download it .*refused.*digits"):
         MedMnist("octmnist").fetch(tmp_path)
     assert list((tmp_path / "medmnist").iterdir()) == []

@@ -34,10 +34,8 @@ def test_classes_are_paired_in_many_ways() -> None:
     assert len({tuple(np.flatnonzero(row)) for row in held}) > 20  # of 45 possible pairs
 
 
-@given(
-    classes=st.integers(1, 12), clients=st.integers(1, 30), seed=st.integers(0, 2**31), data=st.data()
-)
-def test_classes_holds_exactly_k_and_balances(classes: int, clients: int, seed: int, data: st.DataObject) -> None:
+@given(classes=st.integers(1, 12), clients=st.integers(1, 30), seed=st.integers(0, 2**31), data=st.data())
+def test_each_client_holds_k(classes: int, clients: int, seed: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, classes))
     sizes = data.draw(st.lists(st.integers(clients, clients + 20), min_size=classes, max_size=classes))
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(classes), sizes))
@@ -64,7 +62,7 @@ def test_classes_names_the_class_that_is_too_small() -> None:
 
 
 def test_classes_wants_no_more_than_there_are() -> None:
-    with pytest.raises(DataError, match="classes:k=11 wants more classes per client than the 10"):
+    with pytest.raises(DataError, match="classes:k=11, but the data has only 10 classes"):
         Classes(k=11).split(TEN, 4, seed=0)
 
 
@@ -77,10 +75,10 @@ def test_dirichlet_alpha_goes_from_uneven_to_even() -> None:
 
 
 def test_dirichlet_proportions_have_the_right_spread() -> None:
-    # Var of one share of Dirichlet(a, ..., a) with n parts: (n - 1) / (n^2 (n a + 1)) = 0.045 for n=10, a=0.1.
+    # One of n shares has the variance (n - 1) / (n^2 (n a + 1)): 0.045 for n = 10, a = 0.1.
     labels = np.zeros(1000, np.int64)
-    shares = [np.array([len(p) for p in Dirichlet(0.1).split(labels, 10, seed)]) / 1000 for seed in range(200)]
-    assert abs(np.var(shares) - 0.045) < 0.006
+    sizes = [[len(part) for part in Dirichlet(0.1).split(labels, 10, seed)] for seed in range(200)]
+    assert abs(np.var(np.array(sizes) / 1000) - 0.045) < 0.006
 
 
 def test_dirichlet_fills_empty_clients_from_the_largest() -> None:
@@ -97,7 +95,7 @@ def test_quantity_sizes_differ_but_labels_do_not() -> None:
     assert largest.min() > 0.7 * largest.mean()
 
 
-@pytest.mark.parametrize("spec", ["classes:k=0", "dirichlet:alpha=0", "quantity:alpha=-1", "dirichlet:alpha=nan"])
+@pytest.mark.parametrize("spec", ["classes:k=0", "dirichlet:alpha=0", "quantity:alpha=nan"])
 def test_impossible_fields_are_refused(spec: str) -> None:
     with pytest.raises(ConfigError, match="must be"):
         parse(spec, PARTITIONS, "partition")

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "executors").rglob("*.md")])
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-MAKE = re.compile(r"\bmake ([a-z]+)(?=`|\s*(?:#|$))", re.MULTILINE)
+MAKE = re.compile(r"(?:`|^)make ([a-z]+)", re.MULTILINE)
 SCRIPT = re.compile(r"\bpython3? ((?:workflows|examples|benchmarks)/\S+\.py)")
 
 

@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[2]
 
 #: Never loaded by merely importing a module.
 SLOW = {"torch", "torchvision", "sklearn", "medmnist", "matplotlib"}
-#: Loaded by these alone, which others import inside functions.
-LOADERS = {"parslfl.models._torch", "parslfl_executors.pool"}
-FLOORS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["parslfl"]["floors"]
-FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+HOUSE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["parslfl"]
+FLOOR = {name: number for number, names in enumerate(HOUSE["floors"]) for name in names}
+
+#: By module: the top-level names it loads, or the traceback of its import.
+Loaded = dict[str, list[str] | str]
 
 CHILDREN = """
 import importlib, json, os, sys, traceback
@@ -58,27 +59,28 @@ def names() -> list[str]:
     ]
 
 
-def look(modules: list[str]) -> dict[str, list[str] | str]:
-    """What each module loads (top-level names), or the traceback of its import."""
+def look(modules: list[str]) -> Loaded:
+    """What importing each of `modules` loads."""
     done = subprocess.run(
         [sys.executable, "-c", CHILDREN],
         input=json.dumps(modules), capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    loaded: Loaded = json.loads(done.stdout)
+    return loaded
 
 
 @pytest.fixture(scope="module")
-def loaded() -> dict[str, list[str] | str]:
+def loaded() -> Loaded:
     return look(names())
 
 
-def test_every_module_imports_alone(loaded: dict[str, list[str] | str]) -> None:
+def test_every_module_imports_alone(loaded: Loaded) -> None:
     broken = [f"{module}:\n{seen}" for module, seen in loaded.items() if isinstance(seen, str)]
     assert "\n".join(broken) == ""
 
 
-def test_no_module_loads_what_its_floor_may_not(loaded: dict[str, list[str] | str]) -> None:
+def test_no_module_loads_what_its_floor_may_not(loaded: Loaded) -> None:
     excess = {module: sorted(set(seen) & forbidden(module)) for module, seen in loaded.items()}
     assert {module: names for module, names in excess.items() if names} == {}
 
@@ -87,7 +89,7 @@ def forbidden(module: str) -> set[str]:
     """What importing `module` may not load, itself or through others."""
     package, _, rest = module.partition(".")
     floor = FLOOR.get(rest.partition(".")[0], 0) if package == "parslfl" else 3
-    if module in LOADERS:
+    if module in HOUSE["loaders"]:
         return set()
     return SLOW | ({"parsl"} if floor < 4 else set()) | ({"pydantic", "yaml", "rich"} if floor < 3 else set())
 

@@ -19,8 +19,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
+HOUSE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["parslfl"]
 #: Modules and families by floor, ground floor first. A new one is entered in pyproject.toml.
-FLOORS: list[list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["parslfl"]["floors"]
+FLOORS: list[list[str]] = HOUSE["floors"]
+#: The modules that are about nothing else than one slow package.
+LOADERS: dict[str, str] = HOUSE["loaders"]
 FAMILIES = FLOORS[1]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FLOOR[""] = 0  # parslfl itself, which holds the version
@@ -29,8 +32,6 @@ FLOOR[""] = 0  # parslfl itself, which holds the version
 GROUND = {"numpy", "xxhash"}
 #: Seconds to import: only inside functions, so that `parslfl --help` and a numpy worker stay quick.
 SLOW = {"torch", "torchvision", "sklearn", "medmnist", "matplotlib"}
-#: The modules that are about nothing else. They load it, and are themselves imported inside functions.
-LOADERS = {"parslfl.models._torch": "torch", "parslfl_executors.pool": "parsl"}
 #: The YAML border, floor 3: values below it are plain dataclasses.
 BORDER = {"pydantic", "yaml"}
 
@@ -87,7 +88,7 @@ def _walk(node: ast.AST, package: str, loads: bool) -> Iterator[tuple[str, int, 
                 yield from ((f"{base}.{name.name}", child.lineno, loads) for name in names)
             case ast.Call(func=ast.Name(id="import_module") | ast.Attribute(attr="import_module")):
                 if child.args and isinstance(name := child.args[0], ast.Constant):
-                    yield f"{name.value}.", child.lineno, loads
+                    yield f"{name.value!s}.", child.lineno, loads
                 yield from _walk(child, package, loads)
             case ast.If(test=ast.Name(id="TYPE_CHECKING")):
                 yield from _walk(child, package, False)
@@ -149,7 +150,7 @@ def _check_outside(edge: Import, floor: int) -> str | None:
 
 
 def _check_loader(edge: Import) -> str | None:
-    if edge.loads and edge.target in LOADERS:
+    if edge.loads and edge.target in LOADERS and edge.module not in LOADERS:
         return f"{edge.target} loads {LOADERS[edge.target]}: import it inside a function"
     return None
 

@@ -34,10 +34,12 @@ def functions(path: Path) -> Iterator[Function]:
 
 def length(function: Function) -> int:
     """Lines from `def` to the end, without the docstring."""
-    body = function.body
-    said = body[0].value if isinstance(body[0], ast.Expr) else None
-    quoted = said.end_lineno - said.lineno + 1 if isinstance(said, ast.Constant) else 0
-    return function.end_lineno - function.lineno + 1 - quoted
+    said = function.body[0] if ast.get_docstring(function) else None
+    return _lines(function) - (_lines(said) if said else 0)
+
+
+def _lines(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def faults(path: Path, name: str) -> Iterator[str]:

@@ -1,0 +1,229 @@
+"""What is trained, on what data and how: an experiment, and the YAML files that describe one.
+
+Does not know: where the clients are, but for `check`, which says whether the two fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from parslfl_executors.fields import Count, Duration, Number, Settings, Whole
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
+
+from parslfl import document, settings, specs
+from parslfl.codecs.names import CODECS
+from parslfl.codecs.raw import Raw
+from parslfl.data.cifar10 import Cifar10
+from parslfl.data.names import DATASETS, PARTITIONS
+from parslfl.data.partition import Classes
+from parslfl.document import Document
+from parslfl.errors import ConfigError, Problem
+from parslfl.learning import LocalWork
+from parslfl.models.cnn import Cnn
+from parslfl.models.names import MODELS
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy
+from parslfl.settings import Refused
+from parslfl.sites import Federation
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.names import STRATEGIES
+
+#: Field -> (what a spec can name, what an object needs).
+_FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
+    "dataset": (DATASETS, Dataset),
+    "partition": (PARTITIONS, Partition),
+    "model": (MODELS, Model),
+    "strategy": (STRATEGIES, Strategy),
+    "codec": (CODECS, Codec),
+}
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
+        raise Refused(f"expected auto, cpu, cuda, cuda:N or mps, got {text!r}")
+    return text
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):  # it becomes a folder's name
+        raise Refused(f"expected letters, digits, '-', '_' and '.', a letter or digit first, got {text!r}")
+    return text
+
+
+class Experiment(Settings):
+    """What the clients of a federation do. Made in Python, it raises pydantic's ValidationError.
+
+    dataset, partition, model, strategy, codec: a spec (`classes:k=2`), or an object that has the
+    methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
+    `learning.LocalWork`.
+
+    per_round: clients chosen in a round. deadline: seconds after which a round closes.
+    fastest: it closes with that many updates (None: it waits for all). quorum: with fewer
+    updates the run stops (None: half of per_round, rounded up). eval_every: rounds between two
+    evaluations (0: only the last round). evaluate_on: a site or "driver" (None: the first local
+    site, else the driver). data_dir: data folder of the driver and of sites that name none.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: Annotated[str, AfterValidator(_name)] = "experiment"
+    dataset: Dataset = Cifar10()
+    partition: Partition = Classes(k=2)
+    model: Model = Cnn()
+    strategy: Strategy = FedAvg()
+    codec: Codec = Raw()
+    rounds: Count = 10
+    per_round: Count = 20
+    epochs: Count = 5
+    batch_size: Count = 32
+    lr: Annotated[Number, Field(gt=0)] = 0.05
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    seed: Whole = 0
+    deadline: Duration | None = None
+    fastest: Count | None = None
+    quorum: Count | None = None
+    eval_every: Whole = 1
+    evaluate_on: str | None = None
+    data_dir: str | None = None
+
+    @field_validator(*_FAMILIES, mode="plain")
+    @classmethod
+    def _parse(cls, value: object, info: ValidationInfo) -> object:
+        family = info.field_name or ""
+        known, protocol = _FAMILIES[family]
+        if isinstance(value, str):
+            return _parsed(value, known, family)
+        missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
+        if value is None or isinstance(value, dict | list | int | float | type) or missing:
+            raise Refused(_unfit(value, known, family, missing))
+        return value
+
+    @field_serializer(*_FAMILIES)
+    def _spec(self, value: object, info: FieldSerializationInfo) -> str:
+        return specs.render(value, _FAMILIES[info.field_name][0])
+
+    def work(self) -> LocalWork:
+        """What one client does in a round, before the strategy has its say."""
+        return LocalWork(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            device=self.device,
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data that makes an equal experiment again, if its objects are known by name."""
+        return self.model_dump(mode="json")
+
+
+def load_experiment(
+    path: str | Path | None,
+    overrides: Mapping[str, object] | None = None,
+    defaults: Mapping[str, object] | None = None,
+) -> Experiment:
+    """The experiment in the file at `path`, if any, over `defaults` and under `overrides`.
+
+    Keys of `overrides` are fields, or the flags that were given for them (`--per-round`);
+    values that are text are read as YAML.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    found = document.read(_file(path)) if path is not None else Document({})
+    if isinstance(found.data, dict):
+        found = found.over(defaults or {})
+    for key, value in (overrides or {}).items():
+        found = found.changed(key, value)
+    return settings.build(Experiment, found)
+
+
+def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """`KEY=VALUE` texts as overrides of (the federation, the experiment).
+
+    Raises:
+        ConfigError: one without `=`, or whose key belongs to neither.
+    """
+    federation: dict[str, str] = {}
+    experiment: dict[str, str] = {}
+    problems = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        first = re.split(r"[.\[]", key)[0]
+        if not equals:
+            problems.append(Problem(f"--set {text}", "", "expected KEY=VALUE"))
+        elif first == "sites":
+            federation[key] = value
+        elif key in Experiment.model_fields:
+            experiment[key] = value
+        else:
+            near = specs.hint(first, ["sites", *Experiment.model_fields])
+            problems.append(Problem(f"--set {text}", key, f"unknown field{near}"))
+    if problems:
+        raise ConfigError(problems)
+    return federation, experiment
+
+
+def check(federation: Federation, experiment: Experiment) -> None:
+    """Refuse a federation and an experiment that do not fit.
+
+    Raises:
+        ConfigError: with every reason.
+    """
+    clients = sum(site.clients for site in federation.sites)
+    chosen, fastest = experiment.per_round, experiment.fastest
+    quorum = experiment.quorum or -(-chosen // 2)
+    places = [*(site.name for site in federation.sites), "driver"]
+    found = {
+        "per_round": chosen > clients and f"{chosen} clients a round, but the federation has {clients}",
+        "quorum": quorum > chosen and f"{quorum} updates needed, but only {chosen} clients train in a round",
+    }
+    if fastest is not None and fastest > chosen:
+        found["fastest"] = f"a round closes with {fastest} updates, but only {chosen} clients train in it"
+    elif fastest is not None and fastest < quorum:
+        half = "" if experiment.quorum else ", half of per_round: set quorum too"
+        found["fastest"] = f"a round closes with {fastest} updates, fewer than its quorum of {quorum}{half}"
+    if experiment.evaluate_on not in (None, *places):
+        found["evaluate_on"] = f"no site is called {experiment.evaluate_on!r}{specs.hint(experiment.evaluate_on or '', places)}"
+    problems = [Problem("", field, message) for field, message in found.items() if message]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _parsed(text: str, known: Mapping[str, type], family: str) -> object:
+    try:
+        return specs.parse(text, known, family)
+    except ConfigError as error:
+        raise Refused("; ".join(problem.message for problem in error.problems)) from None
+
+
+def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:
+    names = f"(allowed: {', '.join(sorted(known))})"
+    if value is None:
+        return f"expected a {family} {names}, got nothing"
+    if isinstance(value, type):
+        return f"expected a {family}, got the class {value.__name__}: call it"
+    if isinstance(value, dict | list | int | float):
+        return f"expected one line such as NAME:field=value {names}, got {value!r}"
+    return f"{type(value).__name__} is no {family}: it lacks {', '.join(missing)}"
+
+
+def _file(path: str | Path) -> Path:
+    candidates = [Path(path), Path(f"{path}.yaml")]
+    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    if found is None:
+        raise ConfigError([Problem(str(path), "", f"no such experiment file (looked in {Path.cwd()})")])
+    return found

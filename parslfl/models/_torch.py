@@ -1,0 +1,215 @@
+"""The one place that trains with torch.
+
+A worker keeps the module of each model it has met and only overwrites its parameters, so that a
+task builds nothing. Optimizer, order of batches and random numbers start afresh in every task:
+equal inputs give equal bits on one CPU thread, whatever was trained before.
+
+Does not know: which architecture it trains, federated learning beyond FedProx's term, or codecs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from parslfl.errors import ConfigError, DataError, Problem
+from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
+from parslfl.models.tally import Tally
+from parslfl.params import Params
+
+#: Examples scored at once: the outputs of early layers then still fit a core's share of L3.
+_SCORED = 500
+
+
+class Builder(Protocol):
+    """Makes a module. Hashable, and equal only to builders of equal modules."""
+
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module: ...
+
+
+def init(builder: Builder, shape: tuple[int, ...], classes: int, seed: int) -> Params:
+    """The parameters of a fresh module, drawn from `seed`."""
+    with _seeded(seed, torch.device("cpu")):
+        return _arrays(builder.build(shape, classes))
+
+
+def train(
+    builder: Builder, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop
+) -> Trained:
+    """Stochastic gradient descent from `params`, which stay as they are.
+
+    The returned arrays are the kept module's own memory (on a CPU): valid until this thread
+    trains the same kind of model again.
+
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+        ConfigError: the device that `work` asks for is not there.
+        ValueError: `params` are not those of this model.
+    """
+    device = _prepare(work)
+    network = _network(_Place(builder, samples.x.shape[1:], samples.classes, device, "train"))
+    _load(network, params)
+    network.train()
+    with _seeded(seed, device):
+        tally = _descend(network, *_tensors(samples, device), work, seed, stop)
+    network.zero_grad(set_to_none=True)
+    return tally.trained(_arrays(network), len(samples), work)
+
+
+def evaluate(builder: Builder, params: Params, samples: Samples, work: LocalWork) -> Scores:
+    """Accuracy and mean cross-entropy over `samples`.
+
+    Raises:
+        DataError: there are no samples.
+        ConfigError, ValueError: as in `train`.
+    """
+    if not len(samples):
+        raise DataError("there is no example to score the model on: check the data set's test part")
+    device = _prepare(work)
+    place = _Place(builder, samples.x.shape[1:], samples.classes, device, "evaluate")
+    network = _network(place)  # not the one that trains: its arrays may still be in use
+    _load(network, params)
+    network.eval()
+    right, loss = 0, 0.0
+    for start in range(0, len(samples), _SCORED):
+        part = slice(start, start + _SCORED)
+        x, y = _tensors(replace(samples, x=samples.x[part], y=samples.y[part]), device)
+        with torch.inference_mode():
+            outputs = network(x)
+            right += int((outputs.argmax(1) == y).sum())
+            loss += float(cross_entropy(outputs, y, reduction="sum"))
+    return Scores(right / len(samples), loss / len(samples), len(samples))
+
+
+def _descend(
+    network: nn.Module, x: torch.Tensor, y: torch.Tensor, work: LocalWork, seed: int, stop: Stop
+) -> Tally:
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    start = [weight.detach().clone() for weight in weights] if work.proximal else []
+    optimizer = torch.optim.SGD(weights, lr=work.lr, momentum=work.momentum, weight_decay=work.weight_decay)
+    tally = Tally()
+    for epoch, rows in _batches(len(y), work, seed, y.device):
+        if stop():
+            break
+        optimizer.zero_grad(set_to_none=True)
+        loss = cross_entropy(network(x[rows]), y[rows])
+        loss.backward()  # type: ignore[no-untyped-call]
+        if work.proximal:
+            _pull(weights, start, work.proximal)
+        optimizer.step()
+        tally.add(epoch, len(rows), loss.item())
+    return tally
+
+
+def _pull(weights: list[nn.Parameter], start: list[torch.Tensor], mu: float) -> None:
+    """Add mu * (w - w_start) to the gradients: that of mu/2 * ||w - w_start||^2 (FedProx, eq. 2).
+
+    The difference comes first, so that the pull is exactly zero at the start.
+    """
+    for weight, origin in zip(weights, start, strict=True):
+        if weight.grad is not None:
+            weight.grad.add_(weight.detach() - origin, alpha=mu)
+
+
+def _batches(
+    examples: int, work: LocalWork, seed: int, device: torch.device
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """(epoch, rows) of every step; the last batch of an epoch may be smaller.
+
+    Drawn on the CPU, so that every kind of device sees the same order.
+    """
+    order = torch.Generator().manual_seed(seed)
+    for epoch in range(work.epochs):
+        rows = torch.randperm(examples, generator=order).to(device)
+        for start in range(0, examples, work.batch_size):
+            yield epoch, rows[start : start + work.batch_size]
+
+
+def _tensors(samples: Samples, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and labels as tensors: uint8 images scaled to (x / 255 - mean) / std in float32.
+
+    Other floating inputs become float32, integers int64, unscaled. Images lie channels last in
+    memory: on a CPU convolutions run a third and pooling ten times faster so.
+    """
+    image = samples.x.ndim == 4
+    x = samples.x.transpose(0, 2, 3, 1) if image else samples.x
+    scaled = samples.x.dtype == np.uint8
+    dtype = np.float32 if scaled or np.issubdtype(x.dtype, np.floating) else np.int64
+    inputs = torch.from_numpy(np.array(x, dtype, order="C")).to(device)  # a copy: x may be read-only
+    if scaled:
+        std = torch.tensor(samples.std, device=device)
+        inputs.mul_(1 / (255 * std)).sub_(torch.tensor(samples.mean, device=device) / std)
+    labels = torch.from_numpy(np.array(samples.y, np.int64)).to(device)
+    return inputs.permute(0, 3, 1, 2) if image else inputs, labels
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a kept module is for. `thread` and `use` keep those apart that are in use at once."""
+
+    builder: Builder
+    shape: tuple[int, ...]
+    classes: int
+    device: torch.device
+    use: str
+    thread: int = field(default_factory=threading.get_ident)
+
+
+@lru_cache(maxsize=4)
+def _network(place: _Place) -> nn.Module:
+    with _seeded(0, torch.device("cpu")):
+        return place.builder.build(place.shape, place.classes).to(place.device)
+
+
+def _load(network: nn.Module, params: Params) -> None:
+    state = network.state_dict()
+    layout = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    given = {name: array.shape for name, array in params.items()}
+    if given != layout:
+        wrong = sorted(name for name, _ in given.items() ^ layout.items())
+        raise ValueError(f"these parameters are of another model: {wrong[0]} does not fit")
+    for name, tensor in state.items():
+        if tensor.device.type == "cpu":
+            np.copyto(tensor.numpy(), params[name])  # torch would warn of a read-only map
+        else:
+            tensor.copy_(torch.from_numpy(np.array(params[name])))
+
+
+def _arrays(network: nn.Module) -> Params:
+    """The module's state as contiguous arrays: its own memory on a CPU, copies otherwise."""
+    return {name: tensor.cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
+
+
+def _prepare(work: LocalWork) -> torch.device:
+    if torch.get_num_threads() != work.threads:
+        torch.set_num_threads(work.threads)
+    return _device(work.device)
+
+
+def _device(name: str) -> torch.device:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, usable in there.items() if usable))
+    if not there.get(name.partition(":")[0], False):
+        usable = ", ".join(kind for kind in there if there[kind])
+        problem = f"{name!r} is not available on this worker (there is: {usable}); 'auto' takes the best"
+        raise ConfigError([Problem("", "device", problem)])
+    return torch.device(name)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """torch's global random state seeded for layers that draw from it, and put back after."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,138 @@
+"""What a command line asks for: a federation and an experiment, every mistake told at once.
+
+    workflow's defaults  <  experiment file  <  flags  <  --set
+
+A flag that was not given changes nothing.
+
+Does not know: what is done with them.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from parslfl.data.digits import Digits
+from parslfl.data.folder import resolve_folder
+from parslfl.document import Document
+from parslfl.errors import ConfigError, Problem
+from parslfl.experiment import Experiment, check, load_experiment, split_settings
+from parslfl.flags import FIELDS, SITE
+from parslfl.journal import described
+from parslfl.settings import build
+from parslfl.sites import Federation, load_federation
+
+T = TypeVar("T")
+
+#: Value of --dataset: the workflow's own where this machine has it, else the embedded digits.
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train and where; `note` tells of a choice that was made for the user."""
+
+    federation: Federation
+    experiment: Experiment
+    note: str = ""
+
+
+def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
+    """What the flags ask for, over a workflow's `defaults`.
+
+    Raises:
+        ConfigError: with every problem of the files, the flags and their fit.
+    """
+    problems: list[Problem] = []
+    places, fields = _tried(problems, lambda: split_settings(args.set or [])) or ({}, {})
+    site = args.site or str(defaults.get("site", SITE))
+    federation = _tried(problems, lambda: _sized(load_federation(site, places), args.clients))
+    experiment = _tried(problems, lambda: experiment_of(args, defaults, fields))
+    if federation is not None and experiment is not None and not problems:
+        _tried(problems, lambda: check(federation, experiment))
+        if not problems:
+            auto = args.dataset == AUTO and "dataset" not in fields
+            return _found(Request(federation, experiment)) if auto else Request(federation, experiment)
+    raise ConfigError(problems)
+
+
+def experiment_of(
+    args: Namespace, defaults: Mapping[str, object], fields: Mapping[str, str] | None = None
+) -> Experiment:
+    """The experiment that the flags ask for; `fields`: those of --set.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    given = {name: getattr(args, name, None) for name in FIELDS}
+    flags = {f"--{name.replace('_', '-')}": value for name, value in given.items() if value is not None}
+    if flags.get("--dataset") == AUTO:
+        del flags["--dataset"]
+    own = {name: value for name, value in defaults.items() if name != "site"}
+    return load_experiment(getattr(args, "experiment", None), {**flags, **(fields or {})}, own)
+
+
+def remembered(run_dir: Path, rounds: str | None) -> Request:
+    """What the run in `run_dir` was asked for; `rounds`, as given, replaces its number of rounds.
+
+    Raises:
+        RunError: there is no run.
+        ConfigError: its settings cannot be read back.
+    """
+    content, problems = described(run_dir), list[Problem]()
+    federation = _tried(problems, lambda: build(Federation, Document(content.get("federation"))))
+    settings = Document(content.get("experiment"))
+    changed = settings if rounds is None else settings.changed("--rounds", rounds)
+    experiment = _tried(problems, lambda: build(Experiment, changed))
+    if federation is None or experiment is None:
+        where = str(run_dir / "run.yaml")
+        raise ConfigError([replace(problem, where=problem.where or where) for problem in problems])
+    return Request(federation, experiment)
+
+
+def folders(federation: Federation, experiment: Experiment) -> dict[str, Path]:
+    """Data folder of each site that is this machine."""
+    default = resolve_folder(experiment.data_dir)
+    local = (site for site in federation.sites if site.executor.kind == "local")
+    return {site.name: Path(site.data) if site.data else default for site in local}
+
+
+def whole(text: str, flag: str) -> int:
+    """The number, 1 or more, that was given after `flag`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        message = f"expected a whole number of at least 1, got {text!r}"
+        raise ConfigError([Problem(f"--{flag} {text}", flag, message)])
+    return int(text)
+
+
+def _sized(federation: Federation, clients: str | None) -> Federation:
+    return federation if clients is None else federation.with_clients(whole(clients, "clients"))
+
+
+def _found(request: Request) -> Request:
+    """The request as it is where its data is found, else with the digits."""
+    wanted: Any = request.experiment.dataset  # every family member can tell whether it is there
+    homes = set(folders(request.federation, request.experiment).values())
+    missing = sorted(str(folder) for folder in homes if not wanted.available(folder))
+    name = request.experiment.resolved()["dataset"]
+    if not missing:
+        return replace(request, note=f"{name} found in {os.pathsep.join(sorted(map(str, homes)))}: using it")
+    note = f"{name} not found in {' and '.join(missing)}: using the embedded digits"
+    return replace(request, experiment=request.experiment.model_copy(update={"dataset": Digits()}), note=note)
+
+
+def _tried(problems: list[Problem], action: Callable[[], T]) -> T | None:
+    """What `action` returns; None, and its problems noted, where it finds any."""
+    try:
+        return action()
+    except ConfigError as error:
+        problems += error.problems
+        return None

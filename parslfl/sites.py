@@ -1,0 +1,192 @@
+"""Where a federation's clients are: its sites, and the YAML files that describe them.
+
+Does not know: what is trained there; that is the experiment's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from parslfl_executors.fields import Count, Settings, Whole
+from parslfl_executors.local import Local
+from pydantic import AfterValidator, field_validator
+
+import parslfl
+from parslfl import document, settings
+from parslfl.document import Document, dotted, shown
+from parslfl.errors import ConfigError, Problem
+from parslfl.messages import Client
+from parslfl.settings import Refused, by_kind
+from parslfl.specs import hint
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_SUFFIXES = ("", ".yaml", ".yml")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise Refused(f"expected letters, digits, '-' and '_', a letter or digit first, got {text!r}")
+    if text == "driver":
+        raise Refused("'driver' is the name of the process that runs the rounds: choose another")
+    return text
+
+
+class File(Settings):
+    """Models and updates as files in a folder that the driver and the site's workers share.
+
+    `path`: that folder, under the same name everywhere; by default the run directory.
+    """
+
+    kind: Literal["file"] = "file"
+    path: str | None = None
+
+
+class Inline(Settings):
+    """Models and updates inside the tasks and their results: no shared folder, small models."""
+
+    kind: Literal["inline"] = "inline"
+
+
+class Site(Settings):
+    """One place with data and workers.
+
+    `clients`: partitions of the data that train there. `data`: the data folder as the workers
+    there see it, or None for the experiment's. `retries`: how often a task whose worker died is
+    tried again.
+    """
+
+    name: Annotated[str, AfterValidator(_name)]
+    clients: Count
+    data: str | None = None
+    executor: Annotated[Local, by_kind(Local)]
+    transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
+    retries: Whole = 1
+
+
+class Federation(Settings):
+    """The sites, with names that differ. Made in Python, it raises pydantic's ValidationError."""
+
+    name: str = "federation"
+    sites: tuple[Site, ...]
+
+    @field_validator("sites")
+    @classmethod
+    def _distinct(cls, sites: tuple[Site, ...]) -> tuple[Site, ...]:
+        if not sites:
+            raise Refused("expected at least one site, got none")
+        for index, message in _repeated([site.name for site in sites]):
+            raise Refused(message, index, "name")
+        return sites
+
+    def clients(self) -> tuple[Client, ...]:
+        """Every client, counted from 0 in the order of the sites."""
+        names = [site.name for site in self.sites for _ in range(site.clients)]
+        return tuple(Client(index, name) for index, name in enumerate(names))
+
+    def with_clients(self, count: int) -> Federation:
+        """The same sites with `count` clients in all, in the same proportion, at least one each.
+
+        Raises:
+            ConfigError: there are fewer clients than sites.
+        """
+        if count < len(self.sites):
+            raise ConfigError([Problem("", "clients", f"{count} for {len(self.sites)} sites: each needs one")])
+        shares = _shares([site.clients for site in self.sites], count)
+        sites = [site.model_copy(update={"clients": n}) for site, n in zip(self.sites, shares, strict=True)]
+        return self.model_copy(update={"sites": tuple(sites)})
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain data that makes an equal federation again."""
+        return self.model_dump(mode="json")
+
+
+def load_federation(path: str | Path, overrides: Mapping[str, object] | None = None) -> Federation:
+    """The federation in the site file that `find_site_file` finds, with `overrides`.
+
+    Keys of `overrides` are dotted, such as `sites[0].executor.workers` or `sites.NAME.clients`;
+    values that are text are read as YAML.
+
+    Raises:
+        ConfigError: with every problem at once.
+    """
+    found = document.read(find_site_file(path))
+    for key, value in (overrides or {}).items():
+        found = found.changed(key, value)
+    return settings.build(Federation, _compared(found))
+
+
+def find_site_file(name: str | Path) -> Path:
+    """The site file called `name`: as given, else in a folder of site files; `.yaml` may be left out.
+
+    Raises:
+        ConfigError: there is none; the message says which there are.
+    """
+    folders = [Path.cwd(), *_folders()]
+    paths = (Path(folder, f"{name}{suffix}") for folder in folders for suffix in _SUFFIXES)
+    found = next((path for path in paths if os.path.exists(path) and not path.is_dir()), None)
+    if found is None:
+        raise ConfigError([Problem(str(name), "", _nowhere(str(name), folders))])
+    return found
+
+
+def site_files() -> dict[str, Path]:
+    """The site files that can be named without a folder, by name."""
+    files = [path for folder in _folders() for path in sorted(folder.glob("*.y*ml"))]
+    return {path.name: path for path in reversed(files)}
+
+
+def _folders() -> list[Path]:
+    """Where site files are kept: the user's, the repository's, those that were installed."""
+    package = Path(parslfl.__file__).parent
+    return list(dict.fromkeys(home / "site_configs" for home in (Path.cwd(), package.parent, package)))
+
+
+def _nowhere(name: str, folders: Sequence[Path]) -> str:
+    if os.path.isdir(name):
+        inside = sorted(path.name for path in Path(name).glob("*.y*ml"))
+        return f"a folder, not a site file{_listing(inside)}"
+    known = sorted(site_files())
+    near = hint(Path(name).name, [*known, *(Path(k).stem for k in known)])
+    looked = ", ".join(str(folder) for folder in folders if folder.is_dir())
+    return (
+        f"no such site file{near if 'mean' in near else ''}"
+        f"{'' if Path(name).is_absolute() else f'; looked in {looked}'}{_listing(known)}"
+    )
+
+
+def _listing(names: Sequence[str]) -> str:
+    return f"; there is {', '.join(names)}" if names else ""
+
+
+def _compared(found: Document) -> Document:
+    """`found`, with the site names that it repeats noted: also where other problems hide them."""
+    sites = found.data.get("sites") if isinstance(found.data, dict) else None
+    listed = sites if isinstance(sites, list) else []
+    names = [site.get("name") if isinstance(site, dict) else None for site in listed]
+    for index, message in _repeated(names):
+        steps = ("sites", index, "name")
+        found = found.noting(Problem(found.where(steps), dotted(steps), message))
+    return found
+
+
+def _repeated(names: Sequence[object]) -> Iterator[tuple[int, str]]:
+    for index, name in enumerate(names):
+        if isinstance(name, str) and name in names[:index]:
+            yield index, f"a second site called {name!r}: names must differ (first is sites[{names.index(name)}])"
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """`count` in the proportion of `sizes`, by largest remainder, none below 1."""
+    total = sum(sizes)
+    shares = [count * size // total for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: -(count * sizes[i] % total))
+    for index in by_remainder[: count - sum(shares)]:
+        shares[index] += 1
+    while 0 in shares:
+        shares[shares.index(max(shares))] -= 1
+        shares[shares.index(0)] += 1
+    return shares
