@@ -28,9 +28,6 @@ import numpy as np
 import psutil
 from bare import Bare, Train, Vector
 from empty_model import Empty, buffer
-from parslfl_executors.local import Local
-from rich.console import Console
-from rich.table import Table
 
 from parslfl.data.cifar10 import Cifar10
 from parslfl.data.folder import resolve_folder
@@ -42,6 +39,7 @@ from parslfl.messages import RoundReport
 from parslfl.models.cnn import Cnn
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site
+from parslfl_executors.local import Local
 
 HERE = Path(__file__).resolve().parent
 WORK = LocalWork(epochs=1)
@@ -56,7 +54,7 @@ def federation(clients: int) -> Federation:
 def empty_bare(scalars: int) -> Train:
     out = buffer(scalars)
 
-    def train(model: Vector, client: int) -> Vector:
+    def train(model: Vector, _client: int) -> Vector:
         return np.add(model, np.float32(1), out=out)
 
     return train

@@ -39,7 +39,7 @@ class Stopped(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `parslfl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return _guarded(words, lambda: _dispatch(_parser().parse_args(words), {}))
+    return _guarded(words, lambda: _dispatch(_parser().parse_args(words)))
 
 
 def workflow(
@@ -53,14 +53,15 @@ def workflow(
     words = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(description=about, defaults=defaults)
     add(parser, FLAGS)
-    parser.set_defaults(command="run")
-    return _guarded(words, lambda: _dispatch(parser.parse_args(words), defaults))
+    parser.set_defaults(command="run", defaults=defaults)
+    return _guarded(words, lambda: _dispatch(parser.parse_args(words)))
 
 
 def _parser() -> Parser:
     parser = Parser(
         prog="parslfl", description="Federated learning as Parsl workflows, for hybrid HPC and cloud."
     )
+    parser.set_defaults(defaults={})
     parser.add_argument("--version", action="version", version=f"parslfl {parslfl.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     add(commands.add_parser("run", help="train a model on a federation's sites"), FLAGS)
@@ -77,11 +78,10 @@ def _parser() -> Parser:
     return parser
 
 
-def _dispatch(args: Namespace, defaults: Mapping[str, object]) -> int:
-    from parslfl import commands  # loads pydantic and rich: a help text needs neither
+def _dispatch(args: Namespace) -> int:
+    from parslfl.commands import COMMANDS  # loads pydantic and rich: a mistyped flag needs neither
 
-    command: Callable[[Namespace, Mapping[str, object]], int] = commands.COMMANDS[args.command]
-    return command(args, defaults)
+    return COMMANDS[args.command](args)
 
 
 def _guarded(words: Sequence[str], action: Callable[[], int]) -> int:
@@ -146,5 +146,5 @@ def _signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, _frame: FrameType | None) -> None:
     raise Stopped(number)

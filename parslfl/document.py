@@ -40,7 +40,7 @@ _AS_TEXT = {f"{_TAG}timestamp", f"{_TAG}value"}
 
 
 class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's own declaration
         first: [(tag, pattern) for tag, pattern in known if tag not in _AS_TEXT]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -137,13 +137,16 @@ def read(path: Path) -> Document:
     place = shown(path)
     try:
         raw = path.read_bytes()
-        text = raw.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError([Problem(place, "", f"cannot be read: {error.strerror}")]) from None
+    try:
+        text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         seen = f"byte 0x{raw[error.start]:02x}"
-        raise ConfigError([Problem(f"{place}:{line}", "", f"not UTF-8 text ({seen}): save it as UTF-8")]) from None
+        raise ConfigError(
+            [Problem(f"{place}:{line}", "", f"not UTF-8 text ({seen}): save it as UTF-8")]
+        ) from None
     document = _parsed(text, place, is_file=True)
     if not document.origins:
         raise ConfigError(document.problems)
@@ -178,6 +181,8 @@ def _parsed(text: str, place: str, *, is_file: bool = False) -> Document:
         return Document(None, problems=(Problem(place, "", "lists or blocks too deep inside each other"),))
     except ValueError as error:
         return Document(None, problems=(Problem(place, "", f"cannot be read as YAML: {error}"),))
+    except (AttributeError, LookupError, TypeError):  # how PyYAML takes `!!bool x` or `!!timestamp x`
+        return Document(None, problems=(Problem(place, "", "a tag (!!...) that does not fit its value"),))
     return Document(data, (_Origin((), place, node, is_file),), twice)
 
 

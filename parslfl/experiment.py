@@ -5,12 +5,12 @@ Does not know: where the clients are, but for `check`, which says whether the tw
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from parslfl_executors.fields import Count, Duration, Number, Settings, Whole
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -33,10 +33,10 @@ from parslfl.learning import LocalWork
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy
-from parslfl.settings import Refused
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
+from parslfl_executors.fields import Count, Duration, FieldError, Number, Settings, Whole
 
 #: Field -> (what a spec can name, what an object needs).
 _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
@@ -50,13 +50,13 @@ _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
 
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
-        raise Refused(f"expected auto, cpu, cuda, cuda:N or mps, got {text!r}")
+        raise FieldError(f"expected auto, cpu, cuda, cuda:N or mps, got {text!r}")
     return text
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):  # it becomes a folder's name
-        raise Refused(f"expected letters, digits, '-', '_' and '.', a letter or digit first, got {text!r}")
+        raise FieldError(f"expected letters, digits, -, _ and . (not first), got {text!r}")
     return text
 
 
@@ -107,7 +107,7 @@ class Experiment(Settings):
             return _parsed(value, known, family)
         missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
         if value is None or isinstance(value, dict | list | int | float | type) or missing:
-            raise Refused(_unfit(value, known, family, missing))
+            raise FieldError(_unfit(value, known, family, missing))
         return value
 
     @field_serializer(*_FAMILIES)
@@ -187,27 +187,30 @@ def check(federation: Federation, experiment: Experiment) -> None:
     chosen, fastest = experiment.per_round, experiment.fastest
     quorum = experiment.quorum or -(-chosen // 2)
     places = [*(site.name for site in federation.sites), "driver"]
-    found = {
-        "per_round": chosen > clients and f"{chosen} clients a round, but the federation has {clients}",
-        "quorum": quorum > chosen and f"{quorum} updates needed, but only {chosen} clients train in a round",
-    }
+    found: dict[str, str] = {}
+    if chosen > clients:
+        found["per_round"] = (
+            f"{chosen} clients a round, but the federation has {clients}: choose fewer or give it more"
+        )
+    if quorum > chosen:
+        found["quorum"] = f"{quorum} updates needed, but only {chosen} clients train in a round"
     if fastest is not None and fastest > chosen:
-        found["fastest"] = f"a round closes with {fastest} updates, but only {chosen} clients train in it"
+        found["fastest"] = f"{fastest} updates would close a round, but only {chosen} clients train in it"
     elif fastest is not None and fastest < quorum:
         half = "" if experiment.quorum else ", half of per_round: set quorum too"
-        found["fastest"] = f"a round closes with {fastest} updates, fewer than its quorum of {quorum}{half}"
-    if experiment.evaluate_on not in (None, *places):
-        found["evaluate_on"] = f"no site is called {experiment.evaluate_on!r}{specs.hint(experiment.evaluate_on or '', places)}"
-    problems = [Problem("", field, message) for field, message in found.items() if message]
-    if problems:
-        raise ConfigError(problems)
+        found["fastest"] = f"{fastest} updates close a round, but its quorum is {quorum}{half}"
+    place = experiment.evaluate_on
+    if place is not None and place not in places:
+        found["evaluate_on"] = f"no site is called {place!r}{specs.hint(place, places)}"
+    if found:
+        raise ConfigError([Problem("", field, message) for field, message in found.items()])
 
 
 def _parsed(text: str, known: Mapping[str, type], family: str) -> object:
     try:
         return specs.parse(text, known, family)
     except ConfigError as error:
-        raise Refused("; ".join(problem.message for problem in error.problems)) from None
+        raise FieldError("; ".join(problem.message for problem in error.problems)) from None
 
 
 def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:
@@ -223,7 +226,7 @@ def _unfit(value: object, known: Mapping[str, type], family: str, missing: Seque
 
 def _file(path: str | Path) -> Path:
     candidates = [Path(path), Path(f"{path}.yaml")]
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
+    found = next((file for file in candidates if os.path.exists(file)), None)  # noqa: PTH110  takes any text
     if found is None:
         raise ConfigError([Problem(str(path), "", f"no such experiment file (looked in {Path.cwd()})")])
     return found

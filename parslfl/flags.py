@@ -27,6 +27,8 @@ LEARN, WHO, CLOSE, WHERE, RUN = (
     "this run",
 )
 
+_UNKNOWN = "unknown argument "
+
 #: Site file where none is named.
 SITE = "local.yaml"
 
@@ -49,7 +51,13 @@ def _of(name: str, group: str, metavar: str, help: str, family: tuple[str, str] 
     return Flag(f"--{name}", group, help, metavar, name.replace("-", "_"), family)
 
 
-_DATASET = _of("dataset", LEARN, "NAME", "data set", ("parslfl.data.names", "DATASETS"))
+_DATASET = _of(
+    "dataset",
+    LEARN,
+    "NAME",
+    "data set, or auto: the default if it is found, else digits",
+    ("parslfl.data.names", "DATASETS"),
+)
 _PARTITION = _of(
     "partition", WHO, "SPEC", "how examples are divided among clients", ("parslfl.data.names", "PARTITIONS")
 )
@@ -112,6 +120,7 @@ PARTITION_FLAGS = (
 #: Flags of `parslfl resume`.
 RESUME_FLAGS = (
     _of("rounds", RUN, "N", "rounds in all, those already done included"),
+    _DATA_DIR,
     *(flag for flag in FLAGS if flag.name in {"--plain", "--quiet", "--debug"}),
 )
 
@@ -128,6 +137,15 @@ class Parser(argparse.ArgumentParser):
         self.quoted: dict[str, Flag] = {}
         self.defaults = dict(defaults or {})
 
+    def parse_known_args(  # type: ignore[override]  # its overloads only tell namespaces apart
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As usual, but a command refuses what it does not know itself, for it knows its flags."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"{_UNKNOWN}{' '.join(rest)}")
+        return found, rest
+
     def error(self, message: str) -> NoReturn:
         """Refuse the command line.
 
@@ -135,10 +153,10 @@ class Parser(argparse.ArgumentParser):
             ConfigError: always.
         """
         known = [option for option in self._option_string_actions if option.startswith("--")]
-        head, _, wrong = message.partition("unrecognized arguments: ")
-        if wrong and not head:
-            near = hint(wrong.split()[0].partition("=")[0], known) if wrong.startswith("--") else ""
-            message = f"unknown argument {wrong}{near if 'did you mean' in near else ''}"
+        head, _, wrong = message.partition(_UNKNOWN)
+        if wrong.startswith("-") and not head:
+            near = hint(wrong.split()[0].partition("=")[0], known)
+            message += near if "did you mean" in near else ""
         raise ConfigError([Problem("", "", f"{message}; {self.prog} --help lists what there is")])
 
     def format_help(self) -> str:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Closing:
             self._timer.daemon = True
             self._timer.start()
         for client, future in futures.items():
-            future.add_done_callback(lambda done, client=client: self._arrived(client, done))
+            future.add_done_callback(partial(self._arrived, client))
 
     def close(self, why: str) -> None:
         """Count out every client that has not settled."""

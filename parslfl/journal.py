@@ -149,11 +149,13 @@ class RunDir:
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = (path / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"{path} is being run by another process: wait for it or stop it") from None
         except OSError as error:
             raise RunError(f"cannot write the run directory {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise RunError(f"{path} is being run by another process: wait for it or stop it") from None
         return cls(path, lock)
 
     def _clear(self, make: bool = True) -> None:

@@ -41,7 +41,7 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     """A running kernel with an executor a place and a thread executor called `driver`."""
     retries = {place.name: place.retries for place in places}
 
-    def cost(error: Exception, record: Any) -> float:
+    def cost(_error: Exception, record: Any) -> float:
         """Parsl gives up on a task once its failures cost more than 1."""
         allowed = retries.get(record["executor"], 0)
         return 1 / allowed if allowed else 2

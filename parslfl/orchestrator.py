@@ -9,6 +9,7 @@ Does not know: schedulers, codecs, strategies or models, other than by their pro
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -18,22 +19,20 @@ from pathlib import Path
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
+from parslfl.checkpoints import write
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
-from parslfl.checkpoints import write
+from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.launch import kernel
-from parslfl.learning import LocalWork, Scores
+from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding
 from parslfl.messages import (
     Assignment,
     ClientSettled,
     Evaluated,
-    EvaluateTask,
     Event,
-    InitTask,
     Ref,
     RoundClosed,
     RoundPlan,
@@ -43,7 +42,6 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
-from parslfl.params import Params
 from parslfl.planning.selection import plan_round
 from parslfl.runs import open_run
 from parslfl.seeding import derive
@@ -80,12 +78,14 @@ def rounds(
     check(federation, experiment)
     folders = _folders(federation, experiment)
     run = open_run(run_dir, federation, experiment, resume)
-    exchange = open_exchange(run.path, federation.sites)
     try:
-        with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
-            yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+        exchange = open_exchange(run.path, federation.sites)
+        try:
+            with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
+                yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+        finally:
+            exchange.close()
     finally:
-        exchange.close()
         run.close()
 
 
@@ -95,17 +95,10 @@ def _folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
     folders = {site.name: site.data or default for site in federation.sites}
     folders[graph.DRIVER] = default
     here = {site.name for site in federation.sites if site.executor.kind == "local"}
-    for name in here | {_home(federation, experiment)}:
-        folder = Path(folders[name])
-        if not experiment.dataset.available(folder):
-            experiment.dataset.fetch(folder)
+    for name in here | ({home_name(federation, experiment)} & {graph.DRIVER}):
+        if not experiment.dataset.available(Path(folders[name])):
+            experiment.dataset.fetch(Path(folders[name]))
     return folders
-
-
-def _home(federation: Federation, experiment: Experiment) -> str:
-    """The place that makes the first model and evaluates: as said, else here."""
-    local = [site.name for site in federation.sites if site.executor.kind == "local"]
-    return experiment.evaluate_on or (local[0] if local else graph.DRIVER)
 
 
 @dataclass(frozen=True)
@@ -151,65 +144,46 @@ class _Run:
         if pending is not None:
             yield self._complete(pending)
 
+    def _home(self) -> Home:
+        name = home_name(self.federation, self.experiment)
+        threads = 1 if name == graph.DRIVER else self._site(name).executor.threads_per_worker()
+        transport = self.exchange.places[name]
+        return Home(name, self.kernel, self.experiment, self.folders[name], transport, threads)
+
     def _first(self) -> Checkpoint:
         """Make the model of round 0 at home, while every other worker warms up."""
-        home, e = _home(self.federation, self.experiment), self.experiment
-        transport = self.exchange.places[home]
-        task = InitTask(e.model, e.dataset.shape, e.dataset.classes, derive(e.seed, "init"), transport)
-        made = graph.submit(self.kernel, home, tasks.init, task, self._source(home))
-        self._warm(made)
-        try:
-            ref = made.result()
-        except ParslflError:
-            raise
-        except Exception as error:
-            raise RunError(f"{home} could not make the first model: {tasks.reason(error)}") from error
-        params = tasks.read_model(transport, ref)
+        home = self._home()
+        made = home.begin(self._source(home.name))
+        for site in self.federation.sites:
+            for _ in range(site.executor.workers_per_node() - (site.name == home.name)):
+                graph.submit(
+                    self.kernel, site.name, tasks.warm, self.experiment.model, self._source(site.name)
+                )
+        params = home.first(made)
+        state = self.experiment.strategy.start(params)
         model = write(self.run.model_path(0), params)
-        transport.drop(ref)
-        return self.run.at(0, model, self._state(0, e.strategy.start(params)))
-
-    def _state(self, round: int, state: Params) -> str:
-        return write(self.run.state_path(round), state) if state else ""
+        return self.run.at(0, model, write(self.run.state_path(0), state) if state else "")
 
     def _open(self, start: Checkpoint) -> None:
         """Put the next round's model on the desk, once the last one's is off it."""
         self.desk.like, self.desk.state = {}, {}
         self.desk.like, self.desk.state = start.load()
 
-    def _warm(self, after: Future[Ref]) -> None:
-        for site in self.federation.sites:
-            for _ in range(site.executor.workers_per_node() - 1):
-                graph.submit(
-                    self.kernel, site.name, tasks.warm, self.experiment.model, self._source(site.name)
-                )
-
     def _source(self, place: str) -> Source:
         e, n = self.experiment, len(self.federation.clients())
         return Source(e.dataset, e.partition, self.folders[place], n, derive(e.seed, "partition"))
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
-        e = self.experiment
-        plan = plan_round(
-            round,
-            self.federation.clients(),
-            e.per_round,
-            e.seed,
-            e.strategy.local(e.work()),
-            e.codec,
-            quorum=e.quorum,
-            fastest=e.fastest,
-            deadline=e.deadline,
-        )
+        e, began = self.experiment, time.monotonic()
+        plan = self._plan(round)
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
+        codecs = {a.client: a.codec for a in plan.cohort}
         job = graph.Round(
             plan=plan,
             train_tasks=todo,
-            folding=Folding(
-                e.strategy, {a.client: a.codec for a in plan.cohort}, self.exchange.places, self.desk, time.monotonic()
-            ),
+            folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
         )
@@ -220,6 +194,20 @@ class _Run:
             on_closed=lambda: self.exchange.mark_closed(todo[0].closed),
         )
         return graph.submit_round(self.kernel, job, closing)
+
+    def _plan(self, round: int) -> RoundPlan:
+        e = self.experiment
+        return plan_round(
+            round,
+            self.federation.clients(),
+            e.per_round,
+            e.seed,
+            e.strategy.local(e.work()),
+            e.codec,
+            quorum=e.quorum,
+            fastest=e.fastest,
+            deadline=e.deadline,
+        )
 
     def _task(self, round: int, given: Assignment, start: Ref, stop_at: float | None) -> TrainTask:
         site = self._site(given.client.site)
@@ -244,13 +232,12 @@ class _Run:
 
     def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        samples = sum(update.samples for update in done.updates)
         report = RoundReport(
             round=plan.round,
             model=done.model,
             updates=done.updates,
             failures=done.failures,
-            loss=sum(u.loss * u.samples for u in done.updates) / samples,
+            loss=_mean_loss(done.updates),
             bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
             bytes_up=sum(update.ref.size for update in done.updates),
             seconds=done.seconds,
@@ -262,38 +249,14 @@ class _Run:
 
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
-        e = self.experiment
-        last = report.round == e.rounds - 1
-        if not last and (e.eval_every == 0 or (report.round + 1) % e.eval_every):
-            return _Pending(report, None)
-        home = _home(self.federation, e)
-        task = EvaluateTask(
-            round=report.round,
-            model=e.model,
-            dataset=e.dataset,
-            folder=self.folders[home],
-            work=self._evaluation_work(home),
-            model_ref=refs[home],
-            transport=self.exchange.places[home],
-        )
-        return _Pending(report, graph.submit(self.kernel, home, tasks.evaluate, task))
-
-    def _evaluation_work(self, home: str) -> LocalWork:
-        threads = 1 if home == graph.DRIVER else self._site(home).executor.threads_per_worker()
-        return replace(self.experiment.work(), threads=threads)
+        every, home = self.experiment.eval_every, self._home()
+        last = report.round == self.experiment.rounds - 1
+        due = last or (every and (report.round + 1) % every == 0)
+        return _Pending(report, home.evaluate(report.round, refs[home.name]) if due else None)
 
     def _complete(self, pending: _Pending) -> RoundReport:
         """Wait for the evaluation, journal it, and return the whole report."""
-        report = pending.report
-        if pending.scores is not None:
-            try:
-                scores = pending.scores.result()
-            except Exception as error:  # the worker died, twice
-                scores = tasks.reason(error)
-            if isinstance(scores, str):
-                report = replace(report, evaluation_error=scores)
-            else:
-                report = replace(report, accuracy=scores.accuracy, test_loss=scores.loss)
+        report = replace(pending.report, **(scored(pending.scores) if pending.scores else {}))
         self.run.evaluated(report)
         self.watch(Evaluated(report))
         return report
@@ -304,3 +267,9 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
+
+
+def _mean_loss(updates: tuple[Update, ...]) -> float:
+    """Mean training loss over all examples; clients that made no step have none and are left out."""
+    counted = [(u.loss, u.samples) for u in updates if math.isfinite(u.loss)]
+    return sum(loss * n for loss, n in counted) / max(1, sum(n for _, n in counted))

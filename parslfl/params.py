@@ -51,7 +51,7 @@ def subtract(new: Mapping[str, Array], old: Mapping[str, Array], out: Params | N
     """`new - old` for the trained arrays, written into `out` where given."""
     delta = out if out is not None else {}
     for name, array in trained(new).items():
-        delta[name] = np.subtract(array, old[name], out=delta.get(name))  # type: ignore[arg-type]
+        delta[name] = np.subtract(array, old[name], out=delta.get(name))
     return delta
 
 

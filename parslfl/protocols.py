@@ -145,6 +145,10 @@ class Transport(Protocol):
         """Forget `ref`; never raises for one already gone."""
         ...
 
+    def __hash__(self) -> int:
+        """Workers remember by transport what they have read."""
+        ...
+
     def has(self, name: str) -> bool:
         """Whether something is stored as `name`: cheap enough to ask between two batches."""
         ...

@@ -50,7 +50,8 @@ def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
     problems: list[Problem] = []
     places, fields = _tried(problems, lambda: split_settings(args.set or [])) or ({}, {})
     site = args.site or str(defaults.get("site", SITE))
-    federation = _tried(problems, lambda: _sized(load_federation(site, places), args.clients))
+    clients = _tried(problems, lambda: args.clients and whole(args.clients, "clients"))
+    federation = _tried(problems, lambda: _sized(load_federation(site, places), clients))
     experiment = _tried(problems, lambda: experiment_of(args, defaults, fields))
     if federation is not None and experiment is not None and not problems:
         _tried(problems, lambda: check(federation, experiment))
@@ -68,16 +69,15 @@ def experiment_of(
     Raises:
         ConfigError: with every problem.
     """
-    given = {name: getattr(args, name, None) for name in FIELDS}
-    flags = {f"--{name.replace('_', '-')}": value for name, value in given.items() if value is not None}
+    flags = _flags(args)
     if flags.get("--dataset") == AUTO:
         del flags["--dataset"]
     own = {name: value for name, value in defaults.items() if name != "site"}
     return load_experiment(getattr(args, "experiment", None), {**flags, **(fields or {})}, own)
 
 
-def remembered(run_dir: Path, rounds: str | None) -> Request:
-    """What the run in `run_dir` was asked for; `rounds`, as given, replaces its number of rounds.
+def remembered(run_dir: Path, args: Namespace) -> Request:
+    """What the run in `run_dir` was asked for, but for the flags that are given now.
 
     Raises:
         RunError: there is no run.
@@ -86,8 +86,9 @@ def remembered(run_dir: Path, rounds: str | None) -> Request:
     content, problems = described(run_dir), list[Problem]()
     federation = _tried(problems, lambda: build(Federation, Document(content.get("federation"))))
     settings = Document(content.get("experiment"))
-    changed = settings if rounds is None else settings.changed("--rounds", rounds)
-    experiment = _tried(problems, lambda: build(Experiment, changed))
+    for flag, value in _flags(args).items():
+        settings = settings.changed(flag, value)
+    experiment = _tried(problems, lambda: build(Experiment, settings))
     if federation is None or experiment is None:
         where = str(run_dir / "run.yaml")
         raise ConfigError([replace(problem, where=problem.where or where) for problem in problems])
@@ -97,7 +98,7 @@ def remembered(run_dir: Path, rounds: str | None) -> Request:
 def folders(federation: Federation, experiment: Experiment) -> dict[str, Path]:
     """Data folder of each site that is this machine."""
     default = resolve_folder(experiment.data_dir)
-    local = (site for site in federation.sites if site.executor.kind == "local")
+    local = (site for site in federation.sites if str(site.executor.kind) == "local")
     return {site.name: Path(site.data) if site.data else default for site in local}
 
 
@@ -113,8 +114,14 @@ def whole(text: str, flag: str) -> int:
     return int(text)
 
 
-def _sized(federation: Federation, clients: str | None) -> Federation:
-    return federation if clients is None else federation.with_clients(whole(clients, "clients"))
+def _flags(args: Namespace) -> dict[str, str]:
+    """The flags given for an experiment's fields, as written."""
+    given = {name: getattr(args, name, None) for name in FIELDS}
+    return {f"--{name.replace('_', '-')}": value for name, value in given.items() if value is not None}
+
+
+def _sized(federation: Federation, clients: int | None) -> Federation:
+    return federation if clients is None else federation.with_clients(clients)
 
 
 def _found(request: Request) -> Request:

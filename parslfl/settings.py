@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError
 from parslfl.document import Document, Steps
 from parslfl.errors import ConfigError, Problem
 from parslfl.specs import hint
+from parslfl_executors.fields import FieldError
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -39,14 +40,6 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
-
-
-class Refused(ValueError):
-    """What a validator raises: a whole message, about the value `steps` below the one it checks."""
-
-    def __init__(self, message: str, *steps: str | int) -> None:
-        self.steps = steps
-        super().__init__(message)
 
 
 def build(model: type[M], document: Document) -> M:
@@ -77,12 +70,14 @@ def by_kind(*models: type[BaseModel]) -> BeforeValidator:
         if isinstance(value, models):
             return value
         if not isinstance(value, dict):
-            raise Refused(f"expected fields such as {{kind: {next(iter(known))}}}, got {_got(value, None)}")
+            raise FieldError(
+                f"expected fields such as {{kind: {next(iter(known))}}}, got {_got(value, None)}"
+            )
         if "kind" not in value:
-            raise Refused(f"missing (allowed: {', '.join(sorted(known))})", "kind")
+            raise FieldError(f"missing (allowed: {', '.join(sorted(known))})", "kind")
         kind = value["kind"]
         if not isinstance(kind, str) or kind not in known:
-            raise Refused(f"unknown kind {kind!r} (allowed: {', '.join(sorted(known))})", "kind")
+            raise FieldError(f"unknown kind {kind!r} (allowed: {', '.join(sorted(known))})", "kind")
         return known[kind].model_validate(value)
 
     return BeforeValidator(choose)
@@ -99,7 +94,7 @@ def _problem(model: type[BaseModel], document: Document, error: Mapping[str, Any
     cause = error.get("ctx", {}).get("error")
     if kind == "missing":
         steps = (*steps, error["loc"][-1])
-    elif isinstance(cause, Refused):
+    elif isinstance(cause, FieldError):
         steps = (*steps, *cause.steps)
     if kind == "extra_forbidden":
         message = f"unknown field{hint(str(steps[-1]), _fields(model, document.data, steps[:-1]))}"
@@ -174,7 +169,9 @@ def _fields(annotation: Any, data: Any, steps: Steps) -> list[str]:
 def _chosen(annotation: Any, data: Any) -> type[BaseModel]:
     """The settings class in `annotation`; where it offers several, the one of `data`'s kind."""
     models = _models(annotation)
-    fitting = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == data.get("kind")]
+    fitting = [
+        m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == data.get("kind")
+    ]
     return (fitting or models)[0]
 
 

@@ -11,17 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from parslfl_executors.fields import Count, Settings, Whole
-from parslfl_executors.local import Local
 from pydantic import AfterValidator, field_validator
 
 import parslfl
 from parslfl import document, settings
-from parslfl.document import Document, dotted, shown
+from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client
-from parslfl.settings import Refused, by_kind
+from parslfl.settings import by_kind
 from parslfl.specs import hint
+from parslfl_executors.fields import Count, FieldError, Settings, Whole
+from parslfl_executors.local import Local
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SUFFIXES = ("", ".yaml", ".yml")
@@ -29,9 +29,9 @@ _SUFFIXES = ("", ".yaml", ".yml")
 
 def _name(text: str) -> str:
     if not _NAME.fullmatch(text):
-        raise Refused(f"expected letters, digits, '-' and '_', a letter or digit first, got {text!r}")
+        raise FieldError(f"expected letters, digits, - and _ (not first), got {text!r}")
     if text == "driver":
-        raise Refused("'driver' is the name of the process that runs the rounds: choose another")
+        raise FieldError("'driver' is the process that runs the rounds: choose another name")
     return text
 
 
@@ -77,9 +77,9 @@ class Federation(Settings):
     @classmethod
     def _distinct(cls, sites: tuple[Site, ...]) -> tuple[Site, ...]:
         if not sites:
-            raise Refused("expected at least one site, got none")
+            raise FieldError("expected at least one site, got none")
         for index, message in _repeated([site.name for site in sites]):
-            raise Refused(message, index, "name")
+            raise FieldError(message, index, "name")
         return sites
 
     def clients(self) -> tuple[Client, ...]:
@@ -94,7 +94,9 @@ class Federation(Settings):
             ConfigError: there are fewer clients than sites.
         """
         if count < len(self.sites):
-            raise ConfigError([Problem("", "clients", f"{count} for {len(self.sites)} sites: each needs one")])
+            raise ConfigError(
+                [Problem("", "clients", f"{count} for {len(self.sites)} sites: each needs one")]
+            )
         shares = _shares([site.clients for site in self.sites], count)
         sites = [site.model_copy(update={"clients": n}) for site, n in zip(self.sites, shares, strict=True)]
         return self.model_copy(update={"sites": tuple(sites)})
@@ -127,7 +129,8 @@ def find_site_file(name: str | Path) -> Path:
     """
     folders = [Path.cwd(), *_folders()]
     paths = (Path(folder, f"{name}{suffix}") for folder in folders for suffix in _SUFFIXES)
-    found = next((path for path in paths if os.path.exists(path) and not path.is_dir()), None)
+    # not Path.exists: that one raises on a name too long, or in a folder that is closed
+    found = next((p for p in paths if os.path.exists(p) and not os.path.isdir(p)), None)  # noqa: PTH110, PTH112
     if found is None:
         raise ConfigError([Problem(str(name), "", _nowhere(str(name), folders))])
     return found
@@ -146,14 +149,14 @@ def _folders() -> list[Path]:
 
 
 def _nowhere(name: str, folders: Sequence[Path]) -> str:
-    if os.path.isdir(name):
+    if os.path.isdir(name):  # noqa: PTH112  the same
         inside = sorted(path.name for path in Path(name).glob("*.y*ml"))
         return f"a folder, not a site file{_listing(inside)}"
     known = sorted(site_files())
     near = hint(Path(name).name, [*known, *(Path(k).stem for k in known)])
     looked = ", ".join(str(folder) for folder in folders if folder.is_dir())
     return (
-        f"no such site file{near if 'mean' in near else ''}"
+        f"no such site file{near if 'did you mean' in near else ''}"
         f"{'' if Path(name).is_absolute() else f'; looked in {looked}'}{_listing(known)}"
     )
 
@@ -176,7 +179,10 @@ def _compared(found: Document) -> Document:
 def _repeated(names: Sequence[object]) -> Iterator[tuple[int, str]]:
     for index, name in enumerate(names):
         if isinstance(name, str) and name in names[:index]:
-            yield index, f"a second site called {name!r}: names must differ (first is sites[{names.index(name)}])"
+            yield (
+                index,
+                f"a second site called {name!r}: names must differ (first is sites[{names.index(name)}])",
+            )
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:

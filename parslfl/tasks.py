@@ -22,11 +22,10 @@ import numpy.typing as npt
 
 from parslfl.codecs import wire
 from parslfl.errors import ParslflError
-from parslfl.learning import Scores
+from parslfl.learning import Scores, Stop
 from parslfl.messages import EvaluateTask, Failure, InitTask, Outcome, Ref, Source, Spent, TrainTask, Update
 from parslfl.params import Params, nbytes, subtract
-from parslfl.protocols import Stop, Transport
-from parslfl.protocols import Model
+from parslfl.protocols import Model, Transport
 
 #: Seconds between two looks at whether the round has been closed.
 _LOOK = 0.5
@@ -36,7 +35,7 @@ def train(task: TrainTask) -> Outcome:
     """Train one client; an `Update` whose `ref` holds its encoded delta, or a `Failure`."""
     try:
         return _train(task)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - one client's trouble, of any kind, is its own
         return Failure(task.client, task.round, "error", reason(error), traceback.format_exc())
 
 
@@ -61,7 +60,7 @@ def evaluate(task: EvaluateTask) -> Scores | str:
     try:
         params = read_model(task.transport, task.model_ref)
         return task.model.evaluate(params, task.dataset.test(Path(task.folder)), task.work)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - no score costs no model
         return reason(error)
 
 

@@ -32,7 +32,9 @@ def update(client: Client) -> Update:
     return Update(client, 0, Ref(1, ""), 1, 1, 1, 1.0, 1.0, 1)
 
 
-def started(close_at: int = 4, deadline: float | None = None) -> tuple[Closing, dict[Client, Future[Outcome]], Listener]:
+def started(
+    close_at: int = 4, deadline: float | None = None
+) -> tuple[Closing, dict[Client, Future[Outcome]], Listener]:
     plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), Raw()) for c in CLIENTS), 1, close_at, deadline)
     listener = Listener()
     closing = Closing(plan, listener.heard.append, listener.surplus.append, listener.close)
@@ -104,7 +106,7 @@ def test_a_listener_that_fails_does_not_stop_the_round() -> None:
     def broken(outcome: Outcome) -> None:
         raise RuntimeError("a bad display")
 
-    closing = Closing(plan, broken, lambda u: None, lambda: None)
+    closing = Closing(plan, broken, lambda _: None, lambda: None)
     future: Future[Outcome] = Future()
     closing.watch({CLIENTS[0]: future})
     future.set_result(update(CLIENTS[0]))

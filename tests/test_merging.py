@@ -27,7 +27,9 @@ CLIENTS = [Client(i, "here") for i in range(6)]
 
 
 def folding(clients: list[Client] = CLIENTS) -> Folding:
-    return Folding(FedAvg(), dict.fromkeys(clients, Raw()), {"here": Inline()}, Desk(like=MODEL), time.monotonic())
+    return Folding(
+        FedAvg(), dict.fromkeys(clients, Raw()), {"here": Inline()}, Desk(like=MODEL), time.monotonic()
+    )
 
 
 def plan(quorum: int = 1) -> RoundPlan:
@@ -56,7 +58,9 @@ def run(tmp_path: Path, outcomes: list[Outcome], quorum: int = 1, lanes: int = 2
 
 
 def test_average_is_weighted_by_samples(tmp_path: Path) -> None:
-    done, new = run(tmp_path, [update(CLIENTS[0], 1, 0, 0, samples=3), update(CLIENTS[1], 0, 4, -4, samples=1)])
+    done, new = run(
+        tmp_path, [update(CLIENTS[0], 1, 0, 0, samples=3), update(CLIENTS[1], 0, 4, -4, samples=1)]
+    )
     assert new["w"].tolist() == [1.75, 3.0, 2.0]
     assert new["n"] == 7
     assert [u.client.index for u in done.updates] == [0, 1]
@@ -83,8 +87,14 @@ def test_one_update_alone_becomes_the_model(tmp_path: Path) -> None:
         (update(CLIENTS[1], v=np.zeros(3, np.float32)), "holds the arrays"),
         (update(CLIENTS[1], w=np.zeros(3, np.float64)), "array 'w' is float64"),
         (update(CLIENTS[1], 1, 1, 1, samples=-1), "claims -1 samples"),
-        (replace(update(CLIENTS[1], 1, 1, 1), ref=Inline().put("", [b"junk" * 40], "")), "not a parslfl payload"),
-        (replace(update(CLIENTS[1], 1, 1, 1), ref=replace(update(CLIENTS[1], 1, 1, 1).ref, size=5)), "announced 5"),
+        (
+            replace(update(CLIENTS[1], 1, 1, 1), ref=Inline().put("", [b"junk" * 40], "")),
+            "not a parslfl payload",
+        ),
+        (
+            replace(update(CLIENTS[1], 1, 1, 1), ref=replace(update(CLIENTS[1], 1, 1, 1).ref, size=5)),
+            "announced 5",
+        ),
     ],
 )
 def test_a_bad_update_is_refused_and_disturbs_nothing(tmp_path: Path, bad: Update, why: str) -> None:

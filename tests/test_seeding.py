@@ -12,7 +12,9 @@ def test_a_seed_never_changes() -> None:
 
 
 def test_neighbours_do_not_collide() -> None:
-    uses = [("train", r, c) for r, c in itertools.product(range(30), range(30))] + [("select", r) for r in range(30)]
+    uses = [("train", r, c) for r, c in itertools.product(range(30), range(30))] + [
+        ("select", r) for r in range(30)
+    ]
     assert len({derive(s, *use) for s in range(3) for use in uses}) == 3 * len(uses)
 
 

@@ -8,9 +8,9 @@ Does not know: YAML, or which configuration uses these.
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter
 
 #: A whole number from 1.
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -18,7 +18,7 @@ Count = Annotated[int, Field(strict=True, ge=1)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Number = Annotated[float, Field(strict=True)]
 
-_CLOCK = re.compile(r"(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>[0-5]?\d)")
+_CLOCK = re.compile(r"(?:(?P<h>\d+):(?=[0-5]?\d:))?(?P<m>\d+):(?P<s>[0-5]?\d)")
 _DAYS = re.compile(r"(?P<d>\d+)-(?P<h>\d\d?)(?::(?P<m>[0-5]?\d))?(?::(?P<s>[0-5]?\d))?")
 _N = r"\d+(?:\.\d+)?"
 _UNITS = re.compile(
@@ -27,6 +27,14 @@ _UNITS = re.compile(
 _PLAIN = re.compile(rf"(?P<s>{_N})")
 _FORMS = (_PLAIN, _CLOCK, _DAYS, _UNITS)
 _SECONDS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
+
+
+class FieldError(ValueError):
+    """What a validator raises: a whole message, about the value `steps` below the one it checks."""
+
+    def __init__(self, message: str, *steps: str | int) -> None:
+        self.steps = steps
+        super().__init__(message)
 
 
 class Settings(BaseModel):
@@ -46,9 +54,19 @@ def seconds(value: object) -> object:
     text = value.strip()
     found = next(filter(None, (form.fullmatch(text) for form in _FORMS)), None)
     if not found or not text:
-        raise ValueError(f"expected a duration such as 90s, 5m, 1h or 00:05:00, got {value!r}")
+        raise FieldError(f"expected a duration such as 90s, 5m, 1h or 00:05:00, got {value!r}")
     return sum(_SECONDS[unit] * float(number) for unit, number in found.groupdict().items() if number)
 
+
+def _keywords(value: object) -> object:
+    plain = TypeAdapter(dict[str, JsonValue]).validate_python(value)
+    if not isinstance(plain.get("provider", {}), dict):
+        raise FieldError("expected the provider's keywords, such as {max_blocks: 1}", "provider")
+    return plain
+
+
+#: Keywords for Parsl; those of the provider under `provider`. Plain values, for a run keeps them.
+Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
 
 #: Seconds, more than 0.
 Duration = Annotated[float, Field(strict=True, gt=0), BeforeValidator(seconds)]

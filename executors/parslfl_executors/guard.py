@@ -28,7 +28,9 @@ _PERIOD = 1.0
 def started(pid: int) -> str:
     """A text that tells process `pid` from a later one with the same number; "" if it is gone."""
     try:
-        return f"{psutil.Process(pid).create_time():.2f}"
+        process = psutil.Process(pid)
+        dead = process.status() == psutil.STATUS_ZOMBIE  # its parent has not looked at it yet
+        return "" if dead else f"{process.create_time():.2f}"
     except psutil.NoSuchProcess:
         return ""
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BeforeValidator, JsonValue
+from pydantic import BeforeValidator, Field, model_validator
 
-from parslfl_executors.fields import Count, Settings, Whole
+from parslfl_executors.fields import Count, FieldError, Keywords, Settings, Whole
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
@@ -23,7 +23,7 @@ def _names(value: object) -> object:
         return [str(item) if type(item) is int else item for item in value]
     if type(value) is int and value >= 0:
         return value
-    raise ValueError(f"expected how many, or a list of device names, got {value!r}")
+    raise FieldError(f"expected a count or device names, got {value!r}")
 
 
 class Local(Settings):
@@ -41,16 +41,28 @@ class Local(Settings):
     threads: Count | None = None
     accelerators: Annotated[Whole | list[str], BeforeValidator(_names)] = 0
     worker_init: str = ""
-    parsl: dict[str, JsonValue] = {}
+    parsl: Keywords = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        count = self._accelerators()
+        if self.workers and 0 < count < self.workers:
+            message = (
+                f"{self.workers} workers for {count} accelerators, one each (to share, repeat it: [0, 0])"
+            )
+            raise FieldError(message, "workers")
+        return self
 
     def workers_per_node(self) -> int:
         """Worker processes that run side by side."""
-        count = self.accelerators if isinstance(self.accelerators, int) else len(self.accelerators)
-        return self.workers or count or _cores()
+        return self.workers or self._accelerators() or _cores()
 
     def threads_per_worker(self) -> int:
         """CPU threads of one worker, at least 1."""
         return self.threads or max(1, _cores() // self.workers_per_node())
+
+    def _accelerators(self) -> int:
+        return self.accelerators if isinstance(self.accelerators, int) else len(self.accelerators)
 
     def build(self, label: str, logs: Path) -> ParslExecutor:
         """A new Parsl executor called `label`, its logs under `logs`."""
@@ -67,7 +79,7 @@ class Local(Settings):
         }
         return worker_pool(
             label,
-            LocalProcesses(**provider),
+            LocalProcesses(**provider),  # type: ignore[no-untyped-call]  # Parsl types only some
             logs,
             address="127.0.0.1",
             workers=self.workers_per_node(),

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from parsl.providers import LocalProvider
 
 
-class LocalProcesses(LocalProvider):  # type: ignore[misc]  # Parsl is not typed
+class LocalProcesses(LocalProvider):
     """Blocks are process groups on this machine."""
 
-    def cancel(self, job_ids: Sequence[str]) -> list[bool]:
+    def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         """End each block's process group."""
         for job in job_ids:
             entry = self.resources[job]

@@ -72,7 +72,7 @@ def unpack(data: memoryview, expect: str = "") -> tuple[Params, dict[str, Any]]:
     """
     data = data.cast("B").toreadonly()
     entries, note, start = _header(data, expect)
-    ends = []
+    ends: list[int] = []
     for _, dtype, shape in entries:
         begin = ends[-1] + -ends[-1] % _ALIGN if ends else start
         ends.append(begin + dtype.itemsize * math.prod(shape))

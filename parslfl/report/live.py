@@ -47,11 +47,16 @@ class Display(AbstractContextManager["Display"]):
 
 
 class PlainLines(Display):
-    """One line a finished round, for logs and pipes."""
+    """The title, then one line a finished round, for logs and pipes."""
 
-    def __init__(self, rounds: int, write: Callable[[str], object] | None = None) -> None:
+    def __init__(self, title: str, rounds: int, write: Callable[[str], object] | None = None) -> None:
+        self.title = title
         self.rounds = rounds
         self.write = write or _print
+
+    def __enter__(self) -> Self:
+        self.write(self.title)
+        return self
 
     def told(self, report: RoundReport) -> None:
         """Write the report's line."""
@@ -106,7 +111,7 @@ def display(title: str, progress: Progress, *, plain: bool = False, quiet: bool 
         return Display()
     console = Console()
     if plain or not console.is_terminal or console.is_dumb_terminal:
-        return PlainLines(progress.rounds)
+        return PlainLines(title, progress.rounds)
     return LivePanel(title, progress, console)
 
 

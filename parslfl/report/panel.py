@@ -49,7 +49,9 @@ def panel(title: str, progress: Progress, elapsed: float, now: float, width: int
     room = max(20, width - _LABEL - 2)
     for label, cell in _lines(progress, elapsed, now, room, marks):
         grid.add_row(Text(label), cell if not isinstance(cell, str) else Text(cell))
-    return Group(Text(title, style="bold", overflow="ellipsis", no_wrap=True), grid)
+    first, *rest = title.splitlines()
+    heads = [(first, "bold"), *((line, "dim") for line in rest)]
+    return Group(*(Text(text, style=style, overflow="ellipsis", no_wrap=True) for text, style in heads), grid)
 
 
 def _lines(

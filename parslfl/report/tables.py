@@ -69,7 +69,7 @@ def totals(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["no round has finished"]
     scored = [row for row in rows if row.accuracy is not None]
-    lines = [f"{plural(len(rows), 'round')} in {duration(sum(row.seconds for row in rows))}"]
+    lines = [f"{plural(len(rows), 'round')} took {duration(sum(row.seconds for row in rows))}"]
     if scored:
         best = max(scored, key=lambda row: row.accuracy or 0.0)
         last = scored[-1]

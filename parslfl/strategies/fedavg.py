@@ -39,6 +39,6 @@ def apply(params: Params, mean: Params, lr: float) -> Params:
     """`params + lr * mean`, reusing `mean`'s memory; arrays without a mean are carried."""
     for name, array in mean.items():
         if lr != 1.0:
-            np.multiply(array, array.dtype.type(lr), out=array)  # type: ignore[call-overload]
-        np.add(params[name], array, out=array)  # type: ignore[call-overload]
+            np.multiply(array, array.dtype.type(lr), out=array)
+        np.add(params[name], array, out=array)
     return {name: mean.get(name, array) for name, array in params.items()}

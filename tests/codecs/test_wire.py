@@ -35,7 +35,9 @@ def test_bytes_are_as_documented() -> None:
 
 @given(
     npst.arrays(
-        dtype=st.sampled_from([np.float16, np.float32, np.float64, np.int8, np.int32, np.int64, np.uint8, np.bool_]),
+        dtype=st.sampled_from(
+            [np.float16, np.float32, np.float64, np.int8, np.int32, np.int64, np.uint8, np.bool_]
+        ),
         shape=npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
     )
 )

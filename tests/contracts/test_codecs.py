@@ -33,7 +33,9 @@ def test_round_trip_over_the_wire_keeps_names_shapes_and_dtypes(codec: Codec) ->
     packed = wire.pack(*codec.encode(DELTA))
     arrays, note = wire.unpack(memoryview(b"".join(packed.buffers)))
     decoded = codec.decode(arrays, note, LIKE)
-    assert [(k, v.dtype, v.shape) for k, v in decoded.items()] == [(k, v.dtype, v.shape) for k, v in DELTA.items()]
+    assert [(k, v.dtype, v.shape) for k, v in decoded.items()] == [
+        (k, v.dtype, v.shape) for k, v in DELTA.items()
+    ]
     assert np.abs(decoded["a"] - DELTA["a"]).max() <= 1.0
 
 

@@ -21,7 +21,7 @@ CLASSES = 3
 WORK = LocalWork(epochs=2, batch_size=8, lr=0.02, device="cpu")
 
 
-def stripes(n: int = 30) -> Samples:
+def stripes(n: int = 12) -> Samples:
     """Class k is bright in the rows k, k + 3, ...: learnable by all; noise keeps examples apart."""
     random = np.random.default_rng(5)
     y = np.arange(n, dtype=np.int64) % CLASSES
@@ -85,8 +85,8 @@ def test_training_keeps_names_shapes_dtypes_and_its_inputs(model: Model, params:
 
 
 def test_the_loss_falls_and_the_model_predicts(model: Model, params: Params) -> None:
-    samples = stripes()
-    trained = model.train(params, samples, replace(WORK, epochs=6), 1, never)
+    samples = stripes(30)
+    trained = model.train(params, samples, replace(WORK, epochs=4), 1, never)
     assert trained.loss < trained.first_loss
     before, after = model.evaluate(params, samples, WORK), model.evaluate(trained.params, samples, WORK)
     assert after.loss < before.loss
@@ -123,11 +123,11 @@ def test_the_last_small_batch_counts(model: Model, params: Params) -> None:
     assert (trained.steps, trained.planned_steps, trained.samples) == (4, 4, 9)
 
 
-@pytest.mark.parametrize(("steps", "seen"), [(0, 0), (1, 8), (3, 24), (5, 30)])
+@pytest.mark.parametrize(("steps", "seen"), [(0, 0), (1, 8), (3, 12)])
 def test_stop_is_heard_between_batches(model: Model, params: Params, steps: int, seen: int) -> None:
     asked = count()
-    trained = model.train(params, stripes(30), WORK, 1, lambda: next(asked) >= steps)
-    assert (trained.steps, trained.planned_steps, trained.samples) == (steps, 8, seen)
+    trained = model.train(params, stripes(12), WORK, 1, lambda: next(asked) >= steps)
+    assert (trained.steps, trained.planned_steps, trained.samples) == (steps, 4, seen)
     assert (digest(trained.params) == digest(params)) == (steps == 0)
 
 
@@ -164,19 +164,19 @@ def test_fedprox_without_mu_is_fedavg_and_with_mu_stays_nearer(model: Model, par
 
     plain = digest(model.train(params, stripes(), WORK, 1, never).params)
     assert digest(model.train(params, stripes(), replace(WORK, proximal=0.0), 1, never).params) == plain
-    assert moved(0.0) > moved(1.0) > moved(10.0) > 0
+    assert moved(0.0) > moved(5.0) > 0
 
 
 def test_the_first_step_of_fedprox_is_that_of_fedavg(model: Model, params: Params) -> None:
     """At w = w_global the proximal term has no gradient, to the last bit."""
-    work = replace(WORK, epochs=1, batch_size=30)
+    work = replace(WORK, epochs=1, batch_size=12)
     plain = digest(model.train(params, stripes(), work, 1, never).params)
     assert digest(model.train(params, stripes(), replace(work, proximal=3.0), 1, never).params) == plain
 
 
 def test_a_diverged_loss_is_an_error_with_a_cure(model: Model, params: Params) -> None:
     with pytest.raises(FloatingPointError, match=r"loss became \S+ at step \d+: lower --lr"):
-        model.train(params, stripes(), replace(WORK, epochs=50, lr=1e30), 1, never)
+        model.train(params, stripes(), replace(WORK, epochs=50, lr=1e38), 1, never)
 
 
 def test_the_object_itself_is_small(model: Model, params: Params) -> None:

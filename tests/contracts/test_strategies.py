@@ -27,7 +27,9 @@ def test_zero_updates_leave_the_model_where_it_is(strategy: Strategy) -> None:
 def test_names_dtypes_and_inputs_stay(strategy: Strategy) -> None:
     params = model()
     _, new = strategy.step(strategy.start(params), params, {"w": np.ones(3, np.float32)})
-    assert [(k, v.dtype, v.shape) for k, v in new.items()] == [(k, v.dtype, v.shape) for k, v in params.items()]
+    assert [(k, v.dtype, v.shape) for k, v in new.items()] == [
+        (k, v.dtype, v.shape) for k, v in params.items()
+    ]
     assert params["w"].tolist() == model()["w"].tolist()
 
 

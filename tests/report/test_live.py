@@ -137,12 +137,16 @@ def test_the_panel_leaves_the_terminal_as_it_was() -> None:
 def test_plain_is_one_line_a_round() -> None:
     lines: list[str] = []
     lost = tuple(Failure(c, 1, "lost", "its worker died\nmore") for c in clients(2))
-    with PlainLines(3, lines.append) as plain:
+    with PlainLines("a title", 3, lines.append) as plain:
         plain.watch(RoundStarted(plan(clients(4))))
         plain.told(replace(report(0), accuracy=0.25, test_loss=2.0))
         plain.told(report(1, failures=lost))
     assert lines == [
-        "round 1/3  accuracy 25.0 %  test loss 2.000  train loss 1.250  updates 4 of 4  down 2.0 MB  up 1.5 MB  12 s",
+        "a title",
+        (
+            "round 1/3  accuracy 25.0 %  test loss 2.000  train loss 1.250  updates 4 of 4  "
+            "down 2.0 MB  up 1.5 MB  12 s"
+        ),
         (
             "round 2/3  train loss 1.250  updates 4 of 6  down 2.0 MB  up 1.5 MB  12 s  "
             "failed here/0 (lost: its worker died)  and 1 more"

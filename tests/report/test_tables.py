@@ -21,7 +21,7 @@ def shown(rows: list[Row], last: int | None = None) -> str:
 def test_a_run_as_a_table_with_totals() -> None:
     text = shown([row(0, 0.1), row(1, 0.4), row(2, 0.3)])
     assert "40.0 %   2.000   1.250        19        0    5.0   4.7   1 min 1 s" in text
-    assert "3 rounds in 3 min 3 s" in text
+    assert "3 rounds took 3 min 3 s" in text
     assert "accuracy 30.0 % after round 3, best 40.0 % after round 2" in text
     assert "57 updates, 0 failures" in text
     assert "15.0 MB down to clients, 14.1 MB up from them" in text
@@ -42,7 +42,7 @@ def test_failures_are_told_once_a_cause() -> None:
 def test_only_the_last_rounds() -> None:
     text = shown([row(number) for number in range(30)], last=20)
     assert "the last 20 of 30 rounds" in text
-    assert "30 rounds in" in text
+    assert "30 rounds took" in text
     assert "\n    10 " not in text
     assert "\n    11 " in text
 

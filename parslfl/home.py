@@ -1,0 +1,88 @@
+"""The place that makes the first model and scores every later one: a site, or the driver itself.
+
+Does not know: rounds, other than by number, or how clients train.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parsl.dataflow.dflow import DataFlowKernel
+
+from parslfl import graph, tasks
+from parslfl.errors import ParslflError, RunError
+from parslfl.experiment import Experiment
+from parslfl.learning import Scores
+from parslfl.messages import EvaluateTask, InitTask, Ref, Source
+from parslfl.params import Params
+from parslfl.protocols import Transport
+from parslfl.seeding import derive
+from parslfl.sites import Federation
+
+
+def home_name(federation: Federation, experiment: Experiment) -> str:
+    """As the experiment says; else the first site on this machine; else the driver."""
+    local = [site.name for site in federation.sites if site.executor.kind == "local"]
+    return experiment.evaluate_on or (local[0] if local else graph.DRIVER)
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where `name` is, how to reach it, its data folder, and CPU threads for one task there."""
+
+    name: str
+    kernel: DataFlowKernel
+    experiment: Experiment
+    folder: str
+    transport: Transport
+    threads: int
+
+    def begin(self, source: Source) -> Future[Ref]:
+        """Begin to make the model of round 0, once `source` is found to suffice for its clients."""
+        e = self.experiment
+        task = InitTask(e.model, e.dataset.shape, e.dataset.classes, derive(e.seed, "init"), self.transport)
+        return graph.submit(self.kernel, self.name, tasks.init, task, source)
+
+    def first(self, made: Future[Ref]) -> Params:
+        """The model that `begin` makes.
+
+        Raises:
+            DataError: the data is missing or too little for its clients.
+            RunError: the place could not do it.
+        """
+        try:
+            ref = made.result()
+        except ParslflError:
+            raise
+        except Exception as error:
+            raise RunError(f"{self.name} could not make the first model: {graph.lost(error)}") from error
+        params = tasks.read_model(self.transport, ref)
+        self.transport.drop(ref)
+        return params
+
+    def evaluate(self, round: int, model: Ref) -> Future[Scores | str]:
+        """Begin to score the model that `round` made, on the central test set."""
+        e = self.experiment
+        task = EvaluateTask(
+            round=round,
+            model=e.model,
+            dataset=e.dataset,
+            folder=self.folder,
+            work=replace(e.work(), threads=self.threads),
+            model_ref=model,
+            transport=self.transport,
+        )
+        return graph.submit(self.kernel, self.name, tasks.evaluate, task)
+
+
+def scored(scores: Future[Scores | str]) -> dict[str, Any]:
+    """Wait for an evaluation: the fields of a `RoundReport` that it fills."""
+    try:
+        found = scores.result()
+    except Exception as error:  # noqa: BLE001 - whatever Parsl raises when a worker dies twice
+        found = graph.lost(error)
+    if isinstance(found, str):
+        return {"evaluation_error": found}
+    return {"accuracy": found.accuracy, "test_loss": found.loss}

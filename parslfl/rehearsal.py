@@ -1,0 +1,152 @@
+"""A run looked at before it starts: its sites, its data, its first round, what it will send.
+
+Starts no process and writes no file.
+
+Does not know: Parsl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from parslfl import params
+from parslfl.codecs import wire
+from parslfl.document import shown
+from parslfl.experiment import Experiment
+from parslfl.messages import RoundPlan
+from parslfl.planning.selection import plan_round
+from parslfl.report.text import duration, megabytes, plural
+from parslfl.request import Request, folders
+from parslfl.seeding import derive
+from parslfl.sites import Federation
+
+
+def rehearse(request: Request, run_dir: Path | None, console: Console) -> None:
+    """Print the plan.
+
+    Raises:
+        DataError: the data is damaged, or has too few examples for the clients.
+    """
+    console.print(sites_table(request.federation))
+    lines = Table.grid(padding=(0, 1))
+    lines.add_column(style="dim", no_wrap=True)
+    lines.add_column()
+    for label, text in _lines(request, run_dir):
+        lines.add_row(label, Text(text))
+    console.print(lines)
+
+
+def sites_table(federation: Federation) -> Table:
+    """One line a site."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("site", "kind", "clients", "workers", "data", "transport"):
+        table.add_column(heading, justify="right" if heading in {"clients", "workers"} else "left")
+    for site in federation.sites:
+        workers = (
+            f"{site.executor.workers_per_node()} x {plural(site.executor.threads_per_worker(), 'thread')}"
+        )
+        path = getattr(site.transport, "path", None)
+        transport = f"{site.transport.kind} in {path}" if path else site.transport.kind
+        cells = (site.name, site.executor.kind, str(site.clients), workers, site.data or "-", transport)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _lines(request: Request, run_dir: Path | None) -> Iterator[tuple[str, str]]:
+    experiment, federation = request.experiment, request.federation
+    yield "experiment", ", ".join(f"{k} {v}" for k, v in _learning(experiment).items())
+    yield from _data(request)
+    yield from _sizes(experiment)
+    plan = first_plan(federation, experiment)
+    yield "round 1", f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
+    yield "closes", _closes(plan)
+    where = shown(run_dir) if run_dir else "a new directory in runs/"
+    yield "run", f"{plural(experiment.rounds, 'round')} in {where}"
+
+
+def first_plan(federation: Federation, experiment: Experiment) -> RoundPlan:
+    """The plan of the first round, as the run itself will make it."""
+    return plan_round(
+        0,
+        federation.clients(),
+        experiment.per_round,
+        experiment.seed,
+        experiment.strategy.local(experiment.work()),
+        experiment.codec,
+        quorum=experiment.quorum,
+        fastest=experiment.fastest,
+        deadline=experiment.deadline,
+    )
+
+
+def _learning(experiment: Experiment) -> dict[str, object]:
+    """The fields that say what is learnt and how, with their values."""
+    names = (
+        "dataset",
+        "partition",
+        "model",
+        "strategy",
+        "codec",
+        "epochs",
+        "batch_size",
+        "lr",
+        "device",
+        "seed",
+    )
+    resolved = experiment.resolved()
+    return {name.replace("_", " "): resolved[name] for name in names}
+
+
+def _data(request: Request) -> Iterator[tuple[str, str]]:
+    """Whether each site that is this machine has the data; where it does, whether it suffices."""
+    experiment, dataset = request.experiment, request.experiment.dataset
+    name, count = experiment.resolved()["dataset"], len(request.federation.clients())
+    for site, folder in folders(request.federation, experiment).items():
+        if not dataset.available(folder):
+            yield "data", f"{site}: no {name} in {folder}: the run would download it there"
+            continue
+        labels = dataset.labels(folder)
+        parts = experiment.partition.split(labels, count, derive(experiment.seed, "partition"))
+        least, most = min(map(len, parts)), max(map(len, parts))
+        yield "data", f"{site}: {name} is there (folder {folder}), {least} to {most} examples a client"
+    away = [site.name for site in request.federation.sites if str(site.executor.kind) != "local"]
+    if away:
+        yield "data", f"{', '.join(away)}: looked for by the workers there, not from here"
+
+
+def _sizes(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    """The model's size and a round's bytes, found by making the model once."""
+    try:
+        dataset = experiment.dataset
+        model = experiment.model.init(dataset.shape, dataset.classes, derive(experiment.seed, "init"))
+    except ImportError as error:  # the driver needs no torch where the workers have it
+        yield "model", f"size unknown here: {error}"
+        return
+    update = wire.pack(*experiment.codec.encode(params.trained(model))).size
+    down, up = (experiment.per_round * size for size in (wire.pack(model).size, update))
+    yield "model", f"{params.size(model):,} parameters, {megabytes(params.nbytes(model))}"
+    yield "a round", f"{megabytes(down)} down to clients, {megabytes(up)} up from them"
+
+
+def _cohort(plan: RoundPlan) -> str:
+    """The chosen clients by site: `local 3 7 12; cloud 40 41`."""
+    sites: dict[str, list[str]] = {}
+    for assignment in plan.cohort:
+        sites.setdefault(assignment.client.site, []).append(str(assignment.client.index))
+    return "; ".join(f"{site} {' '.join(numbers)}" for site, numbers in sites.items())
+
+
+def _closes(plan: RoundPlan) -> str:
+    """When a round ends, in words."""
+    when = "when all have settled"
+    if plan.close_at < len(plan.cohort):
+        when = f"with the fastest {plural(plan.close_at, 'update')}"
+    if plan.deadline is not None:
+        when += f", after {duration(plan.deadline)} at the latest"
+    return f"{when}; with fewer than {plural(plan.quorum, 'update')} the run stops"

@@ -1,0 +1,106 @@
+"""Clients that fail, die, diverge or dawdle: each costs the round at most itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from looking import task_seeds
+from mischief import Mischief
+
+from parslfl import journal
+from parslfl.errors import QuorumError
+from parslfl.experiment import Experiment
+from parslfl.messages import RoundReport
+from parslfl.orchestrator import rounds
+from parslfl.sites import Federation
+
+Make = Callable[..., Experiment]
+
+
+def one(federation: Federation, experiment: Experiment, path: Path) -> RoundReport:
+    (report,) = rounds(federation, experiment, path / "run")
+    return report
+
+
+def test_a_worker_that_raises(federation: Federation, experiment: Make, tmp_path: Path) -> None:
+    model = Mischief("raise", task_seeds(0, 2, 5))
+    report = one(federation, experiment(model=model, rounds=1, per_round=8), tmp_path)
+    assert [f.client.index for f in report.failures] == [2, 5]
+    assert {(f.kind, f.reason) for f in report.failures} == {("error", "RuntimeError: the disk is on fire")}
+    assert "mischief.py" in report.failures[0].detail
+    assert len(report.updates) == 6
+
+
+def test_a_worker_that_is_killed_costs_at_most_its_client(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    """SIGKILL once: another worker takes the client, and nothing is lost."""
+    model = Mischief("die-once", task_seeds(0, 3), str(tmp_path / "mark"))
+    report = one(federation, experiment(model=model, rounds=1, per_round=8), tmp_path)
+    assert (tmp_path / "mark").exists()
+    assert (len(report.updates), report.failures) == (8, ())
+
+
+def test_a_client_that_kills_every_worker_is_given_up(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    model = Mischief("die", task_seeds(0, 3), str(tmp_path / "mark"))
+    report = one(federation, experiment(model=model, rounds=1, per_round=8), tmp_path)
+    assert [(f.client.index, f.kind) for f in report.failures] == [(3, "lost")]
+    assert "WorkerLost" in report.failures[0].reason
+    assert len(report.updates) == 7
+
+
+def test_a_client_that_diverges_is_refused(federation: Federation, experiment: Make, tmp_path: Path) -> None:
+    model = Mischief("nan", task_seeds(0, 1))
+    report = one(federation, experiment(model=model, rounds=1, per_round=8), tmp_path)
+    assert [(f.client.index, f.kind) for f in report.failures] == [(1, "refused")]
+    assert "NaN or Inf" in report.failures[0].reason
+    assert report.accuracy is not None
+
+
+def test_a_round_closes_at_its_deadline_and_the_next_is_not_held_up(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    model = Mischief("sleep", task_seeds(0, 1), seconds=60)
+    reports = list(
+        rounds(federation, experiment(model=model, rounds=2, per_round=8, deadline=6), tmp_path / "run")
+    )
+    assert [(f.client.index, f.kind) for f in reports[0].failures] == [(1, "late")]
+    assert 5.9 < reports[0].seconds < 9
+    assert (len(reports[1].updates), reports[1].seconds < 5) == (8, True)
+
+
+def test_a_round_closes_with_its_fastest(federation: Federation, experiment: Make, tmp_path: Path) -> None:
+    model = Mischief("sleep", task_seeds(0, 1), seconds=60)
+    reports = list(
+        rounds(federation, experiment(model=model, rounds=2, per_round=8, fastest=7), tmp_path / "run")
+    )
+    assert [f.reason for f in reports[0].failures] == ["not among the fastest 7"]
+    assert all(r.seconds < 20 for r in reports)
+    assert len(reports[1].updates) == 7
+
+
+def test_below_quorum_the_run_stops_with_the_cause(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    seeds = task_seeds(1, *range(8))
+    broken = experiment(model=Mischief("raise", seeds), rounds=2, per_round=8)
+    running = rounds(federation, broken, tmp_path / "run")
+    first = next(running)
+    with pytest.raises(QuorumError, match="0 of 8 clients delivered, the quorum is 4") as caught:
+        next(running)
+    assert "8 x error: RuntimeError: the disk is on fire" in str(caught.value)
+    assert first.round == 0
+    assert [r.round for r in journal.reports(tmp_path / "run")] == [0]
+
+
+def test_a_failed_evaluation_is_said_aloud_and_costs_nothing_else(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    reports = list(rounds(federation, experiment(model=Mischief("blind", ())), tmp_path / "run"))
+    assert [r.accuracy for r in reports] == [None, None]
+    assert {r.evaluation_error for r in reports} == {"RuntimeError: no glasses"}
+    assert all(len(r.updates) == 4 for r in reports)

@@ -1,0 +1,241 @@
+"""Federations: what a site file may say, how clients are spread, and where a file is looked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from parslfl.errors import ConfigError
+from parslfl.messages import Client
+from parslfl.sites import Federation, File, Inline, Site, find_site_file, load_federation, site_files
+from parslfl_executors.local import Local
+
+TWO = """\
+name: two
+sites:
+  - name: here
+    clients: 2
+    data: /data/here
+    executor: {kind: local, workers: 2, accelerators: [0, 1], parsl: {provider: {nodes_per_block: 1}}}
+    transport: {kind: inline}
+    retries: 0
+  - name: there
+    clients: 1
+    executor: {kind: local}
+"""
+EXPECTED = Federation(
+    name="two",
+    sites=(
+        Site(
+            name="here",
+            clients=2,
+            data="/data/here",
+            executor=Local(workers=2, accelerators=["0", "1"], parsl={"provider": {"nodes_per_block": 1}}),
+            transport=Inline(),
+            retries=0,
+        ),
+        Site(name="there", clients=1, executor=Local(), transport=File()),
+    ),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with an empty folder of site files."""
+    (tmp_path / "site_configs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refused(folder: Path, text: str, overrides: dict[str, object] | None = None) -> list[str]:
+    (folder / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_federation("bad.yaml", overrides)
+    return str(caught.value).splitlines()
+
+
+def of(*clients: int) -> Federation:
+    sites = [Site(name=f"s{i}", clients=n, executor=Local()) for i, n in enumerate(clients)]
+    return Federation(sites=tuple(sites))
+
+
+def test_a_site_file_is_read_whole(folder: Path) -> None:
+    (folder / "two.yaml").write_text(TWO)
+    assert load_federation("two") == EXPECTED
+
+
+def test_what_is_resolved_is_plain_and_makes_the_same_again() -> None:
+    plain = json.loads(json.dumps(EXPECTED.resolved()))
+    assert Federation.model_validate(plain) == EXPECTED
+    assert list(plain["sites"][0]) == ["name", "clients", "data", "executor", "transport", "retries"]
+
+
+def test_overrides_name_a_site_or_count(folder: Path) -> None:
+    (folder / "two.yaml").write_text(TWO)
+    overrides = {
+        "sites.there.clients": "10",
+        "sites[0].executor.workers": "1",
+        "sites.1.transport.kind": "inline",
+    }
+    here, there = load_federation("two", overrides).sites
+    assert (here.executor.workers, there.clients, there.transport) == (1, 10, Inline())
+
+
+def test_nothing_wrong_in_a_site_hides_another_mistake(folder: Path) -> None:
+    text = """\
+sites:
+  - name: no
+    clients: 0
+    executor: {kind: slurm, account: me}
+  - name: a
+    clients: 3
+    executor: {kind: local, workers: 3, accelerators: 2}
+    transport: {kind: fil}
+  - name: a
+    executor: {kind: local, wrokers: 3, accelerators: no}
+    data: 3
+  - name: driver
+    clients: 3
+  - name: my site
+    clients: 3
+    executor:
+"""
+    shared = "one each (to share, repeat it: [0, 0])"
+    assert refused(folder, text) == [
+        "bad.yaml:2: sites[0].name: expected text, got no, which YAML reads as false: put it in quotes",
+        "bad.yaml:3: sites[0].clients: expected at least 1, got 0",
+        "bad.yaml:4: sites[0].executor.kind: unknown kind 'slurm' (allowed: local)",
+        f"bad.yaml:7: sites[1].executor.workers: 3 workers for 2 accelerators, {shared}",
+        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, inline)",
+        "bad.yaml:9: sites[2].name: a second site called 'a': names must differ (first is sites[1])",
+        "bad.yaml:9: sites[2].clients: missing",
+        "bad.yaml:10: sites[2].executor.accelerators: expected a count or device names, got False",
+        "bad.yaml:10: sites[2].executor.wrokers: unknown field (did you mean 'workers'?)",
+        "bad.yaml:11: sites[2].data: expected text, got 3, which YAML reads as a number: put it in quotes",
+        "bad.yaml:12: sites[3].name: 'driver' is the process that runs the rounds: choose another name",
+        "bad.yaml:12: sites[3].executor: missing",
+        "bad.yaml:14: sites[4].name: expected letters, digits, - and _ (not first), got 'my site'",
+        "bad.yaml:16: sites[4].executor: expected fields such as {kind: local}, got nothing",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["sites: []", "sites: 3", "sites: {a: 1}", "sites:", "name: x", "sites: [3]", ""]
+)
+def test_a_federation_has_sites(folder: Path, text: str) -> None:
+    assert len(refused(folder, text)) == 1
+
+
+def test_two_sites_of_one_name_are_one_problem(folder: Path) -> None:
+    problem = "names must differ (first is sites[0])"
+    assert refused(folder, TWO.replace("there", "here")) == [
+        f"bad.yaml:9: sites[1].name: a second site called 'here': {problem}"
+    ]
+    assert refused(folder, TWO, {"sites.there.name": "here"}) == [
+        f"--set sites.there.name=here: sites[1].name: a second site called 'here': {problem}"
+    ]
+
+
+def test_clients_are_counted_over_the_sites() -> None:
+    assert EXPECTED.clients() == (Client(0, "here"), Client(1, "here"), Client(2, "there"))
+
+
+SPREADS = [
+    ((30, 30), 60, [30, 30]),
+    ((30, 30), 7, [4, 3]),
+    ((50, 10), 6, [5, 1]),
+    ((50, 10), 12, [10, 2]),
+    ((100, 1, 1), 3, [1, 1, 1]),
+    ((100, 1, 1), 5, [3, 1, 1]),
+    ((2, 3, 5), 11, [2, 3, 6]),  # 2.2, 3.3, 5.5: the largest remainder gets the last one
+    ((1,), 1000, [1000]),
+]
+
+
+@pytest.mark.parametrize(("clients", "count", "spread"), SPREADS)
+def test_a_count_is_spread_in_proportion(clients: tuple[int, ...], count: int, spread: list[int]) -> None:
+    federation = of(*clients).with_clients(count)
+    assert [site.clients for site in federation.sites] == spread
+    assert len(federation.clients()) == count
+
+
+def test_each_site_keeps_a_client() -> None:
+    with pytest.raises(ConfigError, match="clients: 1 for 2 sites: each needs one"):
+        of(30, 30).with_clients(1)
+
+
+def test_a_worker_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    shares = [
+        (Local(), (8, 1)),
+        (Local(workers=3), (3, 2)),
+        (Local(workers=16), (16, 1)),
+        (Local(accelerators=2), (2, 4)),
+        (Local(accelerators=["0", "0", "1", "1"], threads=3), (4, 3)),
+    ]
+    for local, share in shares:
+        assert (local.workers_per_node(), local.threads_per_worker()) == share
+
+
+def test_a_file_is_found_as_given_then_in_site_configs(folder: Path) -> None:
+    kept = folder / "site_configs/mine.yaml"
+    kept.write_text(TWO)
+    assert find_site_file("mine") == find_site_file("mine.yaml") == find_site_file(kept) == kept
+    (folder / "mine").mkdir()  # a folder of that name is in nobody's way
+    assert find_site_file("mine") == kept
+    (folder / "mine.yml").write_text(TWO)
+    assert find_site_file("mine") == folder / "mine.yml"
+
+
+def test_the_shipped_files_are_found_from_anywhere(folder: Path) -> None:
+    assert find_site_file("local.yaml").is_file()
+    assert site_files()["local.yaml"] == find_site_file("local")
+    own = folder / "site_configs/local.yaml"
+    own.write_text(TWO)
+    assert site_files()["local.yaml"] == find_site_file("local") == own
+
+
+def test_a_missing_file_tells_where_and_which_there_are(folder: Path) -> None:
+    (folder / "site_configs/mine.yaml").write_text(TWO)
+    with pytest.raises(ConfigError) as caught:
+        load_federation("mien.yaml")
+    message = str(caught.value)
+    assert message.startswith(
+        f"mien.yaml: no such site file (did you mean 'mine.yaml'?); looked in {folder}, "
+    )
+    assert message.endswith("; there is local.yaml, mine.yaml")
+
+
+def test_a_folder_is_no_site_file(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine/a.yaml").write_text(TWO)
+    with pytest.raises(ConfigError, match="mine: a folder, not a site file; there is a.yaml"):
+        find_site_file("mine")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 300, "a\0b", "/", "no/such", "bad.yaml/x"])
+def test_a_strange_name_is_refused_in_words(folder: Path, name: str) -> None:
+    (folder / "bad.yaml").write_text(TWO)
+    with pytest.raises(ConfigError, match="site file"):
+        find_site_file(name)
+
+
+def test_the_local_site_has_the_papers_sixty_clients(repository: Path) -> None:
+    text = (repository / "site_configs/local.yaml").read_text()
+    federation = load_federation(repository / "site_configs/local.yaml")
+    assert text.startswith("# python workflows/cifar_round.py --site local.yaml\n")
+    assert [(site.name, site.clients, site.executor) for site in federation.sites] == [("local", 60, Local())]
+
+
+def test_what_the_local_file_offers_is_accepted(repository: Path, folder: Path) -> None:
+    """Each field that is commented out can be turned on."""
+    text = (repository / "site_configs/local.yaml").read_text()
+    fields = ("data", "workers", "threads", "accelerators", "worker_init")
+    for name in fields:
+        assert text.count(f"# {name}: ") == 1
+        text = text.replace(f"# {name}: ", f"{name}: ")
+    (folder / "all.yaml").write_text(text)
+    (site,) = load_federation("all").sites
+    assert (site.data, site.executor.accelerators) == ("/path/to/data", 2)

@@ -1,0 +1,55 @@
+"""A model that misbehaves on chosen tasks; workers import it from here.
+
+Does not know: which client it trains, only the seed of its task.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
+from parslfl.models.softmax import Softmax
+from parslfl.params import Params
+
+
+@dataclass(frozen=True)
+class Mischief:
+    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, nan, sleep."""
+
+    act: str
+    seeds: tuple[int, ...]
+    mark: str = ""
+    seconds: float = 0.0
+
+    def init(self, shape: tuple[int, ...], classes: int, seed: int) -> Params:
+        return Softmax().init(shape, classes, seed)
+
+    def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
+        if seed in self.seeds:
+            self._act(stop)
+        made = Softmax().train(params, samples, work, seed, stop)
+        if seed in self.seeds and self.act == "nan":
+            next(iter(made.params.values())).fill(np.nan)
+        return made
+
+    def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
+        if self.act == "blind":
+            raise RuntimeError("no glasses")
+        return Softmax().evaluate(params, samples, work)
+
+    def _act(self, stop: Stop) -> None:
+        if self.act == "raise":
+            raise RuntimeError("the disk is on fire")
+        if self.act == "die" or (self.act == "die-once" and not Path(self.mark).exists()):
+            Path(self.mark).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.act == "sleep":
+            until = time.time() + self.seconds
+            while time.time() < until and not stop():
+                time.sleep(0.05)
