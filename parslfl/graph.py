@@ -9,6 +9,7 @@ Does not know: which clients to choose, or what becomes of the new model.
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import cloudpickle
 
 from parsl.dataflow.dflow import DataFlowKernel
 
@@ -158,8 +161,21 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
 
 
 def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> Future[Any]:
-    """Run plain `function` on the executor `label`. Undecorated, so Parsl ships its name only."""
+    """Run plain `function` on the executor `label`. Undecorated, so Parsl ships its name only.
+
+    What a user's script or notebook defines cannot be imported by a worker: it goes by value.
+    """
+    if label != DRIVER and _only_here(args):
+        function, args = tasks.by_value, (cloudpickle.dumps((function, args)),)
     future: Future[Any] = kernel.submit(
         function, app_args=args, executors=[label], cache=False, ignore_for_cache=[], app_kwargs={}
     )
     return future
+
+
+def _only_here(args: tuple[object, ...]) -> bool:
+    """Whether `args` hold anything that only this process's main module, or a function, defines."""
+    try:
+        return b"__main__" in pickle.dumps(args)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return True

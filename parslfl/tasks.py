@@ -16,7 +16,9 @@ import time
 import traceback
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+import cloudpickle
 import numpy as np
 import numpy.typing as npt
 
@@ -62,6 +64,12 @@ def evaluate(task: EvaluateTask) -> Scores | str:
         return task.model.evaluate(params, task.dataset.test(Path(task.folder)), task.work)
     except Exception as error:  # noqa: BLE001 - no score costs no model
         return reason(error)
+
+
+def by_value(payload: bytes) -> Any:
+    """Call what `payload` holds, (function, arguments) by cloudpickle: for a user's own classes."""
+    function, args = cloudpickle.loads(payload)
+    return function(*args)
 
 
 def reason(error: BaseException) -> str:

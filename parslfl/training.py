@@ -82,8 +82,7 @@ def _note(error: BaseException, path: Path) -> None:
     """Add to `error` what is kept and how to go on, where there is something to go on with."""
     if isinstance(error, RunError) or not (path / "run.yaml").exists():
         return
-    kept = plural(len(journal.reports(path)), "finished round")
-    error.add_note(f"kept: {kept} in {shown(path)}\nresume: {command('resume', path)}")
+    error.add_note(f"finished rounds are kept in {shown(path)}; resume with: {command('resume', path)}")
 
 
 def _close(rows: list[Row], path: Path, rounds: int, *, new: bool, quiet: bool) -> None:

@@ -1,0 +1,53 @@
+"""Your own way to make the next global model: the four methods of `protocols.Strategy`.
+
+    python examples/03_own_strategy.py
+
+Server momentum (FedAvgM, Hsu et al. 2019) is FedAvg with a memory: the state goes into every
+checkpoint, so a resumed run goes on with the momentum that it had.
+"""
+
+from dataclasses import dataclass
+
+from parslfl.data.digits import Digits
+from parslfl.data.partition import Classes
+from parslfl.experiment import Experiment
+from parslfl.learning import LocalWork
+from parslfl.models.softmax import Softmax
+from parslfl.orchestrator import rounds
+from parslfl.params import Params, zeros_like
+from parslfl.sites import load_federation
+
+
+@dataclass(frozen=True)
+class ServerMomentum:
+    """v = beta * v + mean; w = w + v."""
+
+    beta: float = 0.5
+
+    def local(self, work: LocalWork) -> LocalWork:
+        return work
+
+    def weight(self, samples: int, steps: int) -> float:
+        return float(samples)
+
+    def start(self, params: Params) -> Params:
+        return zeros_like(params)
+
+    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+        velocity = {name: self.beta * state[name] + mean[name] for name in mean}
+        return velocity, {name: params[name] + velocity[name] for name in params}
+
+
+federation = load_federation("local.yaml").with_clients(20)
+experiment = Experiment(
+    dataset=Digits(),
+    partition=Classes(k=2),
+    model=Softmax(),
+    strategy=ServerMomentum(),
+    rounds=5,
+    per_round=10,
+    epochs=2,
+)
+
+for report in rounds(federation, experiment):
+    print(f"round {report.round}: accuracy {report.accuracy:.3f}, {report.bytes_up / 1e6:.2f} MB up")
