@@ -86,7 +86,9 @@ class Bare:
         return [os.getpid(), *(p.pid for p in self.processes if p.pid)]
 
 
-def _serve(name: str, slots: int, scalars: int, first: int, pipe: Connection, make: Callable[[], Train]) -> None:
+def _serve(
+    name: str, slots: int, scalars: int, first: int, pipe: Connection, make: Callable[[], Train]
+) -> None:
     memory = SharedMemory(name=name)
     rows = np.ndarray((slots, scalars), np.float32, memory.buf)
     train = make()

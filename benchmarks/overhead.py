@@ -1,15 +1,19 @@
 """What a round costs beyond its work: parslfl beside a bare loop, interleaved in one run.
 
-    python benchmarks/overhead.py [empty] [small] [scale] [train] [startup]
+    python benchmarks/overhead.py [empty] [small] [train] [startup] [scale]
 
-Each line is one piece of work, done in turn by a bare loop (`bare.py`: two processes, shared
-memory, no framework) and by parslfl through real HighThroughputExecutor workers, encrypted, as
-users run it. Figures are medians over rounds after the first; CPU seconds and memory are the
-operating system's.
+Each piece of work is done in turn by a bare loop (`bare.py`: two processes, shared memory, no
+framework) and by parslfl through real HighThroughputExecutor workers, encrypted and guarded, as
+users run it. Figures are medians over rounds after the first two; CPU seconds are those of all
+processes involved, memory is the driver's peak, both the operating system's.
 
-empty    20 clients x 11.2 M parameters, no training      small    100 clients x 62 k parameters
-scale    the same model with 20 and 200 clients           train    20 clients, 833 CIFAR-10 images,
-startup  command to the end of the first round                     1 epoch of the `cnn`
+empty    20 clients x 11.2 M parameters, training replaced by one addition
+small    100 clients x 62 k parameters, the same
+train    20 clients of 833 CIFAR-10 images, 1 epoch of the `cnn`
+startup  from the command to the end of round 1, both sides
+scale    the driver's peak memory with 20 and with 200 clients of `empty`
+
+Does not know: what anyone else measured; the README says where other frameworks' figures are from.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -28,13 +32,14 @@ import numpy as np
 import psutil
 from bare import Bare, Train, Vector
 from empty_model import Empty, buffer
+from rich.console import Console
+from rich.table import Table
 
 from parslfl.data.cifar10 import Cifar10
 from parslfl.data.folder import resolve_folder
 from parslfl.data.partition import Classes, Iid
 from parslfl.data.synthetic import Synthetic
 from parslfl.experiment import Experiment
-from parslfl.learning import LocalWork
 from parslfl.messages import RoundReport
 from parslfl.models.cnn import Cnn
 from parslfl.orchestrator import rounds
@@ -42,13 +47,31 @@ from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 
 HERE = Path(__file__).resolve().parent
-WORK = LocalWork(epochs=1)
+LARGE, SMALL = 11_181_642, 62_006
+#: Rounds that warm up: the first loads, the second is the first at full speed.
+WARM = 2
 
 
 def federation(clients: int) -> Federation:
-    init = f"export PYTHONPATH={HERE}"
-    site = Site(name="here", clients=clients, executor=Local(workers=2, worker_init=init))
-    return Federation(name="bench", sites=(site,))
+    """One local site with two workers, which can import the benchmark's own model."""
+    executor = Local(workers=2, worker_init=f"export PYTHONPATH={HERE}")
+    return Federation(name="bench", sites=(Site(name="here", clients=clients, executor=executor),))
+
+
+def empty(clients: int, scalars: int, turns: int) -> Experiment:
+    return Experiment(
+        dataset=Synthetic(),
+        partition=Iid(),
+        model=Empty(scalars),
+        rounds=turns,
+        per_round=clients,
+        eval_every=0,
+        name="empty",
+    )
+
+
+def training(turns: int) -> Experiment:
+    return Experiment(rounds=turns, per_round=20, epochs=1, eval_every=0, name="train")
 
 
 def empty_bare(scalars: int) -> Train:
@@ -60,37 +83,36 @@ def empty_bare(scalars: int) -> Train:
     return train
 
 
-def cifar_bare(clients: int) -> Train:
+def cifar_bare() -> Train:
     """Plain PyTorch on the same network, images, batch size and learning rate."""
     import torch
     from torch.nn.functional import cross_entropy
+    from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
     torch.set_num_threads(1)
-    network = Cnn().build(Cifar10().shape, 10).to(memory_format=torch.channels_last)
-    weights = list(network.parameters())
-    folder = resolve_folder(None)
-    parts = Classes().split(Cifar10().labels(folder), clients, 0)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (Cifar10().train(folder, parts[0][:1]).mean, Cifar10().train(folder, parts[0][:1]).std))
-    out = np.empty(sum(w.numel() for w in weights), np.float32)
+    work, folder = training(1).work(), resolve_folder(None)
+    network = Cnn().build(Cifar10().shape, 10)
+    parts = Classes().split(Cifar10().labels(folder), 60, 0)
 
     def train(model: Vector, client: int) -> Vector:
         samples = Cifar10().train(folder, parts[client])
-        x = ((torch.from_numpy(samples.x).float() / 255 - mean) / std).to(memory_format=torch.channels_last)
-        y = torch.from_numpy(samples.y)
-        torch.nn.utils.vector_to_parameters(torch.from_numpy(model.copy()), weights)
-        optimizer = torch.optim.SGD(weights, lr=WORK.lr)
-        for rows in torch.randperm(len(y)).split(WORK.batch_size):
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (samples.mean, samples.std))
+        pixels = torch.from_numpy(samples.x).contiguous(memory_format=torch.channels_last)
+        x, y = (pixels.float() / 255 - mean) / std, torch.from_numpy(samples.y)
+        vector_to_parameters(torch.from_numpy(model.copy()), network.parameters())
+        optimizer = torch.optim.SGD(network.parameters(), lr=work.lr, momentum=work.momentum)
+        for rows in torch.randperm(len(y)).split(work.batch_size):
             optimizer.zero_grad()
-            cross_entropy(network(x[rows]), y[rows]).backward()
+            cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        out[:] = torch.nn.utils.parameters_to_vector(weights).detach().numpy()
-        return out
+        trained: Vector = parameters_to_vector(network.parameters()).detach().numpy()
+        return trained
 
     return train
 
 
 class Meter:
-    """Wall and CPU seconds of one side's rounds. The first is left out: it warms up."""
+    """Wall and CPU seconds of one side's rounds."""
 
     def __init__(self, pids: Callable[[], set[int]]) -> None:
         self.pids = pids
@@ -106,12 +128,13 @@ class Meter:
     def _spent(self) -> float:
         return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in self.pids())
 
-    def median(self) -> tuple[float, float]:
-        return statistics.median(self.wall[1:]), statistics.median(self.cpu[1:])
+    def row(self, name: str, clients: int) -> list[str]:
+        wall, cpu = (statistics.median(v[WARM:]) for v in (self.wall, self.cpu))
+        return [name, f"{wall:.3f}", f"{1000 * wall / clients:.1f}", f"{cpu:.2f}"]
 
 
 def our_processes() -> set[int]:
-    """This process and all that serve its run; workers are not its children, their guard names it."""
+    """This process and all that serve its run: workers are not its children, but name it."""
     me = str(psutil.Process().pid)
     guarded = [p for p in psutil.process_iter(["cmdline"]) if _guards(p.info["cmdline"] or [], me)]
     return {int(me), *(q.pid for p in guarded for q in [p, *p.children(recursive=True)])}
@@ -121,77 +144,105 @@ def _guards(command: list[str], driver: str) -> bool:
     return "parslfl_executors.guard" in command and driver in command
 
 
-def compare(name: str, experiment: Experiment, clients: int, scalars: int, make: Callable[[], Train]) -> list[str]:
-    """One table row: the same rounds by both sides, in turn."""
+def compare(
+    name: str, experiment: Experiment, clients: int, scalars: int, make: Callable[[], Train]
+) -> list[list[str]]:
+    """Two table rows and their ratio: the same rounds by both sides, in turn."""
     bare = Bare(scalars, make)
-    everyone = list(range(clients))
-    with tempfile.TemporaryDirectory() as folder, closing(_rounds(experiment, clients, folder)) as ours:
+    chosen = list(range(experiment.per_round))
+    with tempfile.TemporaryDirectory() as folder, closing(_run(experiment, clients, folder)) as ours:
         plain, framed = Meter(lambda: set(bare.pids())), Meter(our_processes)
         for _ in range(experiment.rounds):
-            plain.run(lambda: bare.round(everyone, [1.0] * clients))
+            plain.run(lambda: bare.round(chosen, [1.0] * len(chosen)))
             framed.run(lambda: next(ours))
     bare.close()
-    (bare_wall, bare_cpu), (wall, cpu) = plain.median(), framed.median()
+    ratios = [ours / theirs for ours, theirs in zip(framed.wall[WARM:], plain.wall[WARM:], strict=True)]
     return [
-        name,
-        f"{bare_wall:.2f}",
-        f"{wall:.2f}",
-        f"{wall / bare_wall:.2f}",
-        f"{1000 * wall / clients:.1f}",
-        f"{bare_cpu:.2f}",
-        f"{cpu:.2f}",
+        plain.row(f"{name}, bare", len(chosen)),
+        [*framed.row(f"{name}, parslfl", len(chosen)), f"{statistics.median(ratios):.2f}"],
     ]
 
 
-def _rounds(experiment: Experiment, clients: int, folder: str) -> Iterator[RoundReport]:
+def _run(experiment: Experiment, clients: int, folder: str) -> Generator[RoundReport]:
     return rounds(federation(clients), experiment, Path(folder, "run"))
 
 
-def empty(name: str, clients: int, scalars: int, turns: int) -> list[str]:
-    experiment = Experiment(
-        dataset=Synthetic(),
-        partition=Iid(),
-        model=Empty(scalars),
-        rounds=turns,
-        per_round=clients,
-        eval_every=0,
-    )
-    return compare(name, experiment, clients, scalars, partial(empty_bare, scalars))
+def startup(turns: int = 5) -> list[list[str]]:
+    """Seconds from starting Python to the end of rounds 1 and 2 of `train`, medians."""
+    rows = []
+    for side in ("bare", "parslfl"):
+        both = [_timed(f"import overhead; overhead.begin_{side}()") for _ in range(turns)]
+        first, second = (statistics.median(column) for column in zip(*both, strict=True))
+        rows.append([f"startup, {side}: to the end of round 1", f"{first:.2f}"])
+        rows.append([f"startup, {side}: round 2", f"{second - first:.2f}"])
+    return rows
 
 
-def train(turns: int) -> list[str]:
-    experiment = Experiment(
-        dataset=Cifar10(),
-        partition=Classes(),
-        model=Cnn(),
-        rounds=turns,
-        per_round=20,
-        epochs=WORK.epochs,
-        batch_size=WORK.batch_size,
-        lr=WORK.lr,
-        eval_every=0,
-    )
-    model = Cnn().init(Cifar10().shape, 10, 0)
-    scalars = sum(array.size for array in model.values())
-    # 60 clients hold 833 images each; both sides train the first 20 of them in effect
-    return compare("train 20 x 833 images", experiment, 60, scalars, partial(cifar_bare, 60))
+def begin_bare() -> None:
+    """Two rounds; prints when each ended."""
+    bare = Bare(_cnn_scalars(), cifar_bare)
+    for _ in range(2):
+        bare.round(list(range(20)), [1.0] * 20)
+        print(time.time(), flush=True)
+    bare.close()
 
 
-def scale(clients: int) -> tuple[int, float]:
-    """Peak memory of the driver in MB, in a process of its own."""
-    code = f"import overhead; overhead.empty_alone({clients})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, check=True, capture_output=True, text=True)
-    return clients, float(done.stdout.split()[-1])
-
-
-def empty_alone(clients: int) -> None:
-    """Three rounds of nothing; prints the driver's peak memory in MB."""
-    import resource
-
-    experiment = Experiment(
-        dataset=Synthetic(), partition=Iid(), model=Empty(11_200_000), rounds=3, per_round=clients, eval_every=0
-    )
-    with tempfile.TemporaryDirectory() as folder, closing(_rounds(experiment, clients, folder)) as ours:
+def begin_parslfl() -> None:
+    """The same."""
+    with tempfile.TemporaryDirectory() as folder, closing(_run(training(2), 60, folder)) as ours:
         for _ in ours:
+            print(time.time(), flush=True)
+
+
+def _timed(code: str) -> list[float]:
+    """Seconds from now to each time that `code` prints."""
+    start = time.time()
+    return [float(line) - start for line in _alone(code).split()]
+
+
+def scale() -> list[list[str]]:
+    return [
+        [f"driver's peak memory, {n} clients", *[""] * 4, _alone(f"import overhead; overhead.peak({n})")]
+        for n in (20, 200)
+    ]
+
+
+def peak(clients: int) -> None:
+    """Three rounds of nothing; prints the driver's peak memory in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in _run(empty(clients, LARGE, 3), clients, folder):
             pass
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    # not getrusage: its figure begins at the size of the process that started this one
+    status = Path("/proc/self/status").read_text()
+    print(f"{int(status.partition('VmHWM:')[2].split()[0]) * 1024 / 1e6:.0f}")
+
+
+def _alone(code: str) -> str:
+    """What `code` prints, run in a process of its own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=HERE, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def _cnn_scalars() -> int:
+    return sum(array.size for array in Cnn().init(Cifar10().shape, 10, 0).values())
+
+
+WORK: dict[str, Callable[[], list[list[str]]]] = {
+    "empty": lambda: compare("empty", empty(20, LARGE, 22), 20, LARGE, partial(empty_bare, LARGE)),
+    "small": lambda: compare("small", empty(100, SMALL, 22), 100, SMALL, partial(empty_bare, SMALL)),
+    "train": lambda: compare("train", training(10), 60, _cnn_scalars(), cifar_bare),
+    "startup": startup,
+    "scale": scale,
+}
+
+
+def main() -> None:
+    table = Table("work", "s / round", "ms / client", "CPU s / round", "x bare", "MB")
+    for name in sys.argv[1:] or WORK:
+        for row in WORK[name]():
+            table.add_row(*row)
+    Console(width=110).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """Federated learning on this machine in a dozen lines, without any download.
 
-    python examples/01_quickstart.py
+python examples/01_quickstart.py
 """
 
 from parslfl.data.digits import Digits

@@ -14,7 +14,7 @@ from parslfl.experiment import Experiment
 from parslfl.learning import LocalWork
 from parslfl.models.softmax import Softmax
 from parslfl.orchestrator import rounds
-from parslfl.params import Params, zeros_like
+from parslfl.params import Params, fold, zeros_like
 from parslfl.sites import load_federation
 
 
@@ -34,8 +34,8 @@ class ServerMomentum:
         return zeros_like(params)
 
     def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
-        velocity = {name: self.beta * state[name] + mean[name] for name in mean}
-        return velocity, {name: params[name] + velocity[name] for name in params}
+        fold(mean, state, self.beta)  # mean += beta * state, in place
+        return mean, {name: params[name] + mean[name] for name in params}
 
 
 federation = load_federation("local.yaml").with_clients(20)

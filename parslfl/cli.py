@@ -12,6 +12,7 @@ Does not know: what the commands do; `commands` is loaded once it is clear that 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -91,15 +92,28 @@ def _guarded(words: Sequence[str], action: Callable[[], int]) -> int:
             code = action()
             sys.stdout.flush()  # a reader that went away must show here, not at exit
             return code
-    except BrokenPipeError:  # `parslfl report | head`: whoever read it has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing may end in a traceback
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return FAILED
         if "--debug" in words:
             traceback.print_exception(error)
         for line in _message(error):
             print(line, file=sys.stderr)
         return _code(error)
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output's reader went away, as in `parslfl report | head`: it has seen enough."""
+    try:
+        number = sys.stdout.fileno()
+    except OSError:  # a standard output that is no file has no pipe to break
+        return False
+    look = select.poll()
+    look.register(number, select.POLLOUT)
+    gone = any(flags & (select.POLLERR | select.POLLHUP) for _, flags in look.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # Python flushes once more at exit
+    return gone
 
 
 def _message(error: BaseException) -> list[str]:

@@ -30,8 +30,10 @@ from parslfl.data.partition import Classes
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.learning import LocalWork
+from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
+from parslfl.planning.selection import plan_round
 from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
@@ -123,6 +125,20 @@ class Experiment(Settings):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             device=self.device,
+        )
+
+    def plan(self, round: int, roster: Sequence[Client]) -> RoundPlan:
+        """Who of `roster` trains in `round`, and how."""
+        return plan_round(
+            round,
+            roster,
+            self.per_round,
+            self.seed,
+            self.strategy.local(self.work()),
+            self.codec,
+            quorum=self.quorum,
+            fastest=self.fastest,
+            deadline=self.deadline,
         )
 
     def resolved(self) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import merging, tasks

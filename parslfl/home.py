@@ -58,7 +58,7 @@ class Home:
             raise
         except Exception as error:
             raise RunError(f"{self.name} could not make the first model: {graph.lost(error)}") from error
-        params = tasks.read_model(self.transport, ref)
+        params = {name: array.copy() for name, array in tasks.read_model(self.transport, ref).items()}
         self.transport.drop(ref)
         return params
 

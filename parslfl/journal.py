@@ -4,7 +4,7 @@
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
     models/         the last global models, and the strategy's state where it has one
-    updates/        updates on their way to the driver (file transport)
+    updates/        updates on their way to the driver, and spare/ files for the next ones
     parsl/          Parsl's own logs
 
 A round counts once its line stands in the journal whole; the model is on disk before that. A
@@ -124,6 +124,10 @@ class RunDir:
         self._append("journal.jsonl", {"event": "evaluated", **scores})
         self._append("metrics.jsonl", metrics(report))
 
+    def is_done(self, rounds: int) -> bool:
+        """Whether `rounds` rounds are finished and complete."""
+        return rounds - 1 in self.evaluated_rounds()
+
     def evaluated_rounds(self) -> set[int]:
         return {e["round"] for e in events(self.path) if e["event"] == "evaluated"}
 
@@ -159,7 +163,7 @@ class RunDir:
         return cls(path, lock)
 
     def _clear(self, make: bool = True) -> None:
-        for name in ("updates", "closed"):
+        for name in ("updates", "spare", "closed"):
             shutil.rmtree(self.path / name, ignore_errors=True)
             if make:
                 (self.path / name).mkdir()

@@ -142,7 +142,7 @@ def finish(folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path
     if len(updates) < plan.quorum:
         raise QuorumError(_too_few(plan, updates, failures))
     if not weight > 0:
-        raise QuorumError(f"round {plan.round}: the accepted updates have no weight at all (no samples)")
+        raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
     mean = folding.desk.lanes[0]
     for lane in range(1, len(lanes)):
         fold(mean, folding.desk.lanes[lane], 1.0)
@@ -164,7 +164,7 @@ def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Fail
         for cause, who in ranked[:5]
     ]
     head = (
-        f"round {plan.round}: {len(updates)} of {len(plan.cohort)} clients delivered, "
+        f"round {plan.round + 1}: {len(updates)} of {len(plan.cohort)} clients delivered, "
         f"the quorum is {plan.quorum}. Mend the cause and resume, or lower --quorum:"
     )
     return "\n".join([head, *lines])

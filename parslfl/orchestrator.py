@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,10 +42,9 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
-from parslfl.planning.selection import plan_round
 from parslfl.runs import open_run
 from parslfl.seeding import derive
-from parslfl.sites import Federation, Site
+from parslfl.sites import Federation, Site, local_folders
 
 Watch = Callable[[Event], None]
 
@@ -61,7 +60,7 @@ def rounds(
     *,
     resume: bool = False,
     watch: Watch = ignore,
-) -> Iterator[RoundReport]:
+) -> Generator[RoundReport]:
     """Run the experiment on the federation; yield each round's report once it is complete.
 
     A report comes when its model has been evaluated, while the next round already trains.
@@ -79,6 +78,8 @@ def rounds(
     folders = _folders(federation, experiment)
     run = open_run(run_dir, federation, experiment, resume)
     try:
+        if run.is_done(experiment.rounds):
+            return
         exchange = open_exchange(run.path, federation.sites)
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
@@ -90,15 +91,15 @@ def rounds(
 
 
 def _folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
-    """Each place's data folder; where it is on this machine, the data is made to be there."""
-    default = str(resolve_folder(experiment.data_dir))
-    folders = {site.name: site.data or default for site in federation.sites}
-    folders[graph.DRIVER] = default
-    here = {site.name for site in federation.sites if site.executor.kind == "local"}
-    for name in here | ({home_name(federation, experiment)} & {graph.DRIVER}):
-        if not experiment.dataset.available(Path(folders[name])):
-            experiment.dataset.fetch(Path(folders[name]))
-    return folders
+    """Each place's data folder; on this machine, the data is made to be there."""
+    default = resolve_folder(experiment.data_dir)
+    here = local_folders(federation, default)
+    if home_name(federation, experiment) == graph.DRIVER:
+        here[graph.DRIVER] = default
+    for folder in here.values():
+        if not experiment.dataset.available(folder):
+            experiment.dataset.fetch(folder)
+    return {graph.DRIVER: str(default), **{s.name: s.data or str(default) for s in federation.sites}}
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class _Run:
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = self._plan(round)
+        plan = e.plan(round, self.federation.clients())
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
@@ -194,20 +195,6 @@ class _Run:
             on_closed=lambda: self.exchange.mark_closed(todo[0].closed),
         )
         return graph.submit_round(self.kernel, job, closing)
-
-    def _plan(self, round: int) -> RoundPlan:
-        e = self.experiment
-        return plan_round(
-            round,
-            self.federation.clients(),
-            e.per_round,
-            e.seed,
-            e.strategy.local(e.work()),
-            e.codec,
-            quorum=e.quorum,
-            fastest=e.fastest,
-            deadline=e.deadline,
-        )
 
     def _task(self, round: int, given: Assignment, start: Ref, stop_at: float | None) -> TrainTask:
         site = self._site(given.client.site)

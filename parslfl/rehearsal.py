@@ -17,14 +17,14 @@ from rich.text import Text
 
 from parslfl import params
 from parslfl.codecs import wire
+from parslfl.data.folder import resolve_folder
 from parslfl.document import shown
 from parslfl.experiment import Experiment
 from parslfl.messages import RoundPlan
-from parslfl.planning.selection import plan_round
 from parslfl.report.text import duration, megabytes, plural
-from parslfl.request import Request, folders
+from parslfl.request import Request
 from parslfl.seeding import derive
-from parslfl.sites import Federation
+from parslfl.sites import Federation, local_folders
 
 
 def rehearse(request: Request, run_dir: Path | None, console: Console) -> None:
@@ -63,26 +63,11 @@ def _lines(request: Request, run_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield "experiment", ", ".join(f"{k} {v}" for k, v in _learning(experiment).items())
     yield from _data(request)
     yield from _sizes(experiment)
-    plan = first_plan(federation, experiment)
+    plan = experiment.plan(0, federation.clients())
     yield "round 1", f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
     yield "closes", _closes(plan)
     where = shown(run_dir) if run_dir else "a new directory in runs/"
     yield "run", f"{plural(experiment.rounds, 'round')} in {where}"
-
-
-def first_plan(federation: Federation, experiment: Experiment) -> RoundPlan:
-    """The plan of the first round, as the run itself will make it."""
-    return plan_round(
-        0,
-        federation.clients(),
-        experiment.per_round,
-        experiment.seed,
-        experiment.strategy.local(experiment.work()),
-        experiment.codec,
-        quorum=experiment.quorum,
-        fastest=experiment.fastest,
-        deadline=experiment.deadline,
-    )
 
 
 def _learning(experiment: Experiment) -> dict[str, object]:
@@ -107,7 +92,7 @@ def _data(request: Request) -> Iterator[tuple[str, str]]:
     """Whether each site that is this machine has the data; where it does, whether it suffices."""
     experiment, dataset = request.experiment, request.experiment.dataset
     name, count = experiment.resolved()["dataset"], len(request.federation.clients())
-    for site, folder in folders(request.federation, experiment).items():
+    for site, folder in local_folders(request.federation, resolve_folder(experiment.data_dir)).items():
         if not dataset.available(folder):
             yield "data", f"{site}: no {name} in {folder}: the run would download it there"
             continue

@@ -24,7 +24,7 @@ from parslfl.experiment import Experiment, check, load_experiment, split_setting
 from parslfl.flags import FIELDS, SITE
 from parslfl.journal import described
 from parslfl.settings import build
-from parslfl.sites import Federation, load_federation
+from parslfl.sites import Federation, load_federation, local_folders
 
 T = TypeVar("T")
 
@@ -95,13 +95,6 @@ def remembered(run_dir: Path, args: Namespace) -> Request:
     return Request(federation, experiment)
 
 
-def folders(federation: Federation, experiment: Experiment) -> dict[str, Path]:
-    """Data folder of each site that is this machine."""
-    default = resolve_folder(experiment.data_dir)
-    local = (site for site in federation.sites if str(site.executor.kind) == "local")
-    return {site.name: Path(site.data) if site.data else default for site in local}
-
-
 def whole(text: str, flag: str) -> int:
     """The number, 1 or more, that was given after `flag`.
 
@@ -127,7 +120,7 @@ def _sized(federation: Federation, clients: int | None) -> Federation:
 def _found(request: Request) -> Request:
     """The request as it is where its data is found, else with the digits."""
     wanted: Any = request.experiment.dataset  # every family member can tell whether it is there
-    homes = set(folders(request.federation, request.experiment).values())
+    homes = set(local_folders(request.federation, resolve_folder(request.experiment.data_dir)).values())
     missing = sorted(str(folder) for folder in homes if not wanted.available(folder))
     name = request.experiment.resolved()["dataset"]
     if not missing:

@@ -35,7 +35,8 @@ def open_run(
         raise RunError(
             f"{path} holds another experiment:\n"
             + "\n".join(f"  {line}" for line in differing)
-            + "\nResume with the same settings (parslfl resume takes them from the run), or name another --run-dir."
+            + "\nResume with the same settings (parslfl resume takes them from the run), "
+            "or name another --run-dir."
         )
     return RunDir.open(path)
 

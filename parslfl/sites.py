@@ -106,6 +106,12 @@ class Federation(Settings):
         return self.model_dump(mode="json")
 
 
+def local_folders(federation: Federation, default: Path) -> dict[str, Path]:
+    """Data folder of each site that is this machine; `default` for those that name none."""
+    local = (site for site in federation.sites if site.executor.kind == "local")
+    return {site.name: Path(site.data) if site.data else default for site in local}
+
+
 def load_federation(path: str | Path, overrides: Mapping[str, object] | None = None) -> Federation:
     """The federation in the site file that `find_site_file` finds, with `overrides`.
 

@@ -8,17 +8,14 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
 from rich.console import Console
 
 from parslfl import journal
 from parslfl.document import shown
 from parslfl.errors import RunError
-from parslfl.messages import RoundReport
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
@@ -60,7 +57,7 @@ def _told(request: Request, path: Path, resume: bool, screen: Display) -> list[R
 
     reports = rounds(request.federation, request.experiment, path, resume=resume, watch=screen.watch)
     rows = []
-    with closing(cast(Generator[RoundReport], reports)):
+    with closing(reports):
         for report in reports:
             screen.told(report)
             rows.append(Row.of(report))
@@ -79,8 +76,9 @@ def _title(request: Request, path: Path) -> str:
 
 
 def _note(error: BaseException, path: Path) -> None:
-    """Add to `error` what is kept and how to go on, where there is something to go on with."""
-    if isinstance(error, RunError) or not (path / "run.yaml").exists():
+    """Add to `error` how to go on, where a round has finished."""
+    done = path / "journal.jsonl"
+    if isinstance(error, RunError) or not done.exists() or not done.stat().st_size:
         return
     error.add_note(f"finished rounds are kept in {shown(path)}; resume with: {command('resume', path)}")
 

@@ -133,6 +133,7 @@ def failing(error: BaseException) -> Callable[[Namespace], int]:
         (DataError("no data here"), 1, "error: no data here\n"),
         (KeyboardInterrupt(), 130, "stopped\n"),
         (cli.Stopped(signal.SIGTERM), 143, "stopped\n"),
+        (BrokenPipeError("a worker's pipe"), 70, "error: BrokenPipeError: a worker's pipe\nthis is a bug"),
         (
             ZeroDivisionError("division\nby zero"),
             70,

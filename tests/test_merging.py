@@ -109,7 +109,7 @@ def test_below_quorum_there_is_no_model_and_every_cause_is_named(tmp_path: Path)
     with pytest.raises(QuorumError) as caught:
         run(tmp_path, outcomes, quorum=2)
     text = str(caught.value)
-    assert "round 4: 1 of 6 clients delivered, the quorum is 2" in text
+    assert "round 5: 1 of 6 clients delivered, the quorum is 2" in text
     assert "4 x lost: its worker died (here/1, here/2, here/3, ...)" in text
     assert not (tmp_path / "model").exists()
 

@@ -1,7 +1,7 @@
 """The one place that trains with torch.
 
 A worker keeps the module of each model it has met and only overwrites its parameters, so that a
-task builds nothing. Optimizer, order of batches and random numbers start afresh in every task:
+task builds nothing. Momentum, order of batches and random numbers start afresh in every task:
 equal inputs give equal bits on one CPU thread, whatever was trained before.
 
 Does not know: which architecture it trains, federated learning beyond FedProx's term, or codecs.
@@ -60,7 +60,7 @@ def train(
     _load(network, params)
     network.train()
     with _seeded(seed, device):
-        tally = _descend(network, *_tensors(samples, device), work, seed, stop)
+        tally = _descend(network, samples, work, seed, stop, device) if work.epochs else Tally()
     network.zero_grad(set_to_none=True)
     return tally.trained(_arrays(network), len(samples), work)
 
@@ -91,33 +91,45 @@ def evaluate(builder: Builder, params: Params, samples: Samples, work: LocalWork
 
 
 def _descend(
-    network: nn.Module, x: torch.Tensor, y: torch.Tensor, work: LocalWork, seed: int, stop: Stop
+    network: nn.Module, samples: Samples, work: LocalWork, seed: int, stop: Stop, device: torch.device
 ) -> Tally:
+    x, y = _tensors(samples, device)
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     start = [weight.detach().clone() for weight in weights] if work.proximal else []
-    optimizer = torch.optim.SGD(weights, lr=work.lr, momentum=work.momentum, weight_decay=work.weight_decay)
+    velocity = [torch.zeros_like(weight) for weight in weights] if work.momentum else []
     tally = Tally()
-    for epoch, rows in _batches(len(y), work, seed, y.device):
+    for epoch, rows in _batches(len(samples), work, seed, device):
         if stop():
             break
-        optimizer.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         loss = cross_entropy(network(x[rows]), y[rows])
-        loss.backward()  # type: ignore[no-untyped-call]
-        if work.proximal:
-            _pull(weights, start, work.proximal)
-        optimizer.step()
+        loss.backward()
+        _step(weights, velocity, start, work)
         tally.add(epoch, len(rows), loss.item())
     return tally
 
 
-def _pull(weights: list[nn.Parameter], start: list[torch.Tensor], mu: float) -> None:
-    """Add mu * (w - w_start) to the gradients: that of mu/2 * ||w - w_start||^2 (FedProx, eq. 2).
+@torch.no_grad()
+def _step(
+    weights: list[nn.Parameter], velocity: list[torch.Tensor], start: list[torch.Tensor], work: LocalWork
+) -> None:
+    """One step of torch.optim.SGD, bit for bit, with FedProx's pull added to the gradients.
 
-    The difference comes first, so that the pull is exactly zero at the start.
+    The pull, mu * (w - w_start), is the gradient of mu/2 * ||w - w_start||^2 (FedProx, eq. 2); the
+    difference comes first, so that it is exactly zero at the start. torch's own optimizers import
+    its compiler when first made: a second of every worker's life.
     """
-    for weight, origin in zip(weights, start, strict=True):
-        if weight.grad is not None:
-            weight.grad.add_(weight.detach() - origin, alpha=mu)
+    for index, weight in enumerate(weights):
+        gradient = weight.grad
+        if gradient is None:
+            continue
+        if start:
+            gradient.add_(weight - start[index], alpha=work.proximal)
+        if work.weight_decay:
+            gradient.add_(weight, alpha=work.weight_decay)
+        if velocity:
+            gradient = velocity[index].mul_(work.momentum).add_(gradient)
+        weight.add_(gradient, alpha=-work.lr)
 
 
 def _batches(

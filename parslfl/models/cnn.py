@@ -14,7 +14,7 @@ from parslfl.models.torch_model import TorchModel
 if TYPE_CHECKING:
     from torch import nn
 
-#: Smaller images than this keep their size in the stem: two poolings still follow.
+#: Smaller images than this keep their size in the stem.
 _SMALL = 16
 
 
@@ -43,15 +43,15 @@ class Cnn(TorchModel):
         if len(shape) != 3 or min(shape[1:]) < 8:
             raise ValueError(f"cnn wants images of at least 8 x 8, not examples of shape {shape}")
         channels, height, width = shape
-        stride = 1 if min(height, width) < _SMALL else 2
-        sides = [((side - 1) // stride + 1) // 4 for side in (height, width)]
+        kernel, stride = (3, 1) if min(height, width) < _SMALL else (4, 2)
+        left = (height // (4 * stride)) * (width // (4 * stride))  # two poolings follow
         layers: dict[str, nn.Module] = {
-            "stem": nn.Conv2d(channels, self.width, 5, stride, padding=2),
+            "stem": nn.Conv2d(channels, self.width, kernel, stride, padding=1),
             **self._shrink("stem"),
             "conv": nn.Conv2d(self.width, self.width, 3, padding=1),
             **self._shrink("conv"),
             "flat": nn.Flatten(),
-            "hidden": nn.Linear(self.width * sides[0] * sides[1], self.hidden),
+            "hidden": nn.Linear(self.width * left, self.hidden),
             "hidden_relu": nn.ReLU(inplace=True),
             "output": nn.Linear(self.hidden, classes),
         }

@@ -37,16 +37,17 @@ def percent(share: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A mean loss to three decimals; `-` for None or where nobody could tell."""
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+    """A mean loss: `1.235`, or `1.6e+30` once it runs away; `-` for None or not a number."""
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.1e}"
 
 
 def trend(values: Sequence[float], width: int = 24) -> str:
-    """The last `width` values as bars between their own least and greatest."""
-    shown = list(values)[-width:]
-    low, high = min(shown, default=0.0), max(shown, default=0.0)
+    """The last `width` values as bars, between the least and the greatest of all."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
     span = (high - low) or 1.0
-    return "".join(_BARS[min(7, int(8 * (value - low) / span))] for value in shown)
+    return "".join(_BARS[min(7, int(8 * (value - low) / span))] for value in values[-width:])
 
 
 def plural(count: int, word: str) -> str:

@@ -1,7 +1,9 @@
 """Bytes as files in a folder that driver and workers share; read by mapping, not by copying.
 
 A file appears under its name only when it is whole (written beside it, then renamed), so a
-reader never sees half of one and a repeated `put` replaces it. A reference holds a path inside
+reader never sees half of one and a repeated `put` replaces it. Files of dropped updates are kept
+and written over: memory that the system already has for a file costs a fifth of new memory.
+A reference holds a path inside
 the folder; one that points out of it is refused, since it may come from a worker.
 
 Does not know: what the bytes mean.
@@ -9,8 +11,10 @@ Does not know: what the bytes mean.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +23,10 @@ from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.protocols import Buffer
 
+#: Folder of updates on their way to the driver.
+UPDATES = "updates"
+#: Bytes from which a file is kept for another update.
+_WORTH_KEEPING = 1 << 20
 #: Linux can fill the page table at once instead of a fault per page; elsewhere it is 0.
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
@@ -31,14 +39,15 @@ class File:
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
         path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
+        self._take_spare(part)
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            stream = part.open("wb", buffering=0)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stream = part.open("wb", buffering=0)
-        with stream:
-            size = sum(_write(stream.fileno(), buffer) for buffer in buffers)
+            size = sum(_write(descriptor, buffer) for buffer in buffers)
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
         part.replace(path)
         return Ref(size=size, checksum=checksum, path=name)
 
@@ -55,14 +64,35 @@ class File:
                 return memoryview(mmap.mmap(stream.fileno(), found, flags=flags, prot=mmap.PROT_READ))
         except OSError as error:
             raise PayloadError(
-                f"cannot read {path}: {error.strerror}. Is {self.root} the same folder for driver and workers?"
+                f"cannot read {path}: {error.strerror}. "
+                f"Is {self.root} the same folder for driver and workers?"
             ) from None
 
     def drop(self, ref: Ref) -> None:
-        self._path(ref.path).unlink(missing_ok=True)
+        """Forget `ref`. Its file may be written over from now on: no view of it may be in use."""
+        path = self._path(ref.path)
+        try:
+            if ref.size < _WORTH_KEEPING or path.parent.name != UPDATES:
+                path.unlink()
+            else:
+                path.rename(self._spares() / f"{path.name}.{time.monotonic_ns()}")
+        except FileNotFoundError:
+            return
 
     def has(self, name: str) -> bool:
         return self._path(name).exists()
+
+    def _take_spare(self, path: Path) -> None:
+        """Give a dropped file the name `path`, if there is one: two takers cannot get the same."""
+        for spare in list(self._spares().iterdir()):
+            with contextlib.suppress(FileNotFoundError):
+                spare.rename(path)
+                return
+
+    def _spares(self) -> Path:
+        folder = Path(self.root, "spare")
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def _path(self, name: str) -> Path:
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from looking import guarded_by, wait_until
 from nbclient import NotebookClient
@@ -38,16 +38,15 @@ def test_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = [float(text) for text in last.strip("[]").split(",")]
     assert len(accuracies) == 6
     assert accuracies[-1] > accuracies[0]
-    assert wait_until(lambda: _orphans(tmp_path) == [], 10)
+    assert wait_until(lambda: _orphans() == [], 10)
 
 
-def _orphans(folder: Path) -> list[int]:
-    """Guards of drivers that are gone."""
-    import psutil
-
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "parslfl_executors.guard" in words and not psutil.pid_exists(int(words[words.index("parslfl_executors.guard") + 1])):
-            found.append(process.pid)
-    return found
+def _orphans() -> list[int]:
+    """Processes that promised to end with a driver which is gone."""
+    words = {p.pid: p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])}
+    guards = {pid: line for pid, line in words.items() if "parslfl_executors.guard" in line}
+    return [
+        pid
+        for pid, line in guards.items()
+        if not psutil.pid_exists(int(line[line.index("parslfl_executors.guard") + 1]))
+    ]

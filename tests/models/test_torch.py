@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -86,6 +88,36 @@ def test_fedprox_is_the_gradient_of_its_formula() -> None:
             optimizer.step()
     trained = Line().train(params, samples, work, 5, never)
     np.testing.assert_allclose(trained.params["weight"], weight.detach().numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_a_step_is_that_of_torch_s_optimizer_bit_for_bit(momentum: float, decay: float) -> None:
+    work = replace(WORK, momentum=momentum, weight_decay=decay)
+    mine = nn.Parameter(torch.linspace(-1, 1, 7))
+    its = nn.Parameter(torch.linspace(-1, 1, 7))
+    optimizer = torch.optim.SGD([its], lr=work.lr, momentum=momentum, weight_decay=decay)
+    velocity = [torch.zeros(7)] if momentum else []
+    for step in range(4):
+        mine.grad, its.grad = (torch.sin(torch.arange(7.0) + step) for _ in range(2))
+        _torch._step([mine], velocity, [], work)
+        optimizer.step()
+        assert torch.equal(mine, its)
+
+
+def test_training_does_not_load_torch_s_compiler() -> None:
+    code = """
+import sys, numpy as np
+from parslfl.learning import LocalWork, Samples
+from parslfl.models.cnn import Cnn
+samples = Samples(np.zeros((2, 1, 8, 8), np.uint8), np.zeros(2, np.int64), 2)
+work = LocalWork(device="cpu", momentum=0.9, weight_decay=0.1, proximal=0.1)
+trained = Cnn().train(Cnn().init((1, 8, 8), 2, 0), samples, work, 1, lambda: False)
+Cnn().evaluate(trained.params, samples, work)
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_images_are_scaled_by_channel() -> None:

@@ -41,9 +41,11 @@ def test_what_was_not_measured_is_a_dash() -> None:
     assert text.percent(None) == text.loss(None) == text.loss(float("nan")) == "-"
     assert text.percent(0.4167) == "41.7 %"
     assert text.loss(1.23456) == "1.235"
+    assert text.loss(1.6e30) == "1.6e+30"
 
 
-def test_a_trend_spans_its_own_range() -> None:
+def test_a_trend_spans_the_range_of_all_values() -> None:
+    assert text.trend([0.0, 0.7, 0.8], width=2) == "▇█"
     assert text.trend([0.1, 0.2, 0.3]) == "▁▅█"
     assert text.trend([0.5, 0.5]) == "▁▁"
     assert text.trend([]) == ""

@@ -35,3 +35,28 @@ def test_nothing_but_the_file_is_left(tmp_path: Path) -> None:
     folder.drop(ref)
     assert not folder.has("updates/a")
     assert list((tmp_path / "updates").iterdir()) == []
+
+
+def test_the_file_of_a_dropped_update_is_written_over(tmp_path: Path) -> None:
+    folder = File(str(tmp_path))
+    large = bytes(2 << 20)
+    first = folder.put("updates/a", [large], "")
+    inode = (tmp_path / "updates/a").stat().st_ino
+    folder.drop(first)
+    second = folder.put("updates/b", [b"x" * (1 << 20), b"y"], "")
+    assert (tmp_path / "updates/b").stat().st_ino == inode
+    assert bytes(folder.get(second)) == b"x" * (1 << 20) + b"y"
+    assert not folder.has("updates/a")
+    third = folder.put("updates/c", [large], "")
+    assert bytes(folder.get(third)) == large
+    assert bytes(folder.get(second)) == b"x" * (1 << 20) + b"y"
+
+
+def test_models_are_never_written_over(tmp_path: Path) -> None:
+    """A worker may still have one mapped."""
+    folder = File(str(tmp_path))
+    model = folder.put("models/a", [bytes(2 << 20)], "")
+    seen = folder.get(model)
+    folder.drop(model)
+    folder.put("updates/b", [b"z" * (2 << 20)], "")
+    assert bytes(seen) == bytes(2 << 20)

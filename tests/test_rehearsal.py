@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from parslfl.data.digits import Digits
+from parslfl.data.partition import Iid
+from parslfl.experiment import Experiment
+from parslfl.models.softmax import Softmax
+from parslfl.rehearsal import rehearse
+from parslfl.request import Request
+from parslfl.sites import Federation, load_federation
+
+
+def shown(federation: Federation, experiment: Experiment) -> str:
+    console = Console(width=400)
+    with console.capture() as capture:
+        rehearse(Request(federation, experiment), None, console)
+    return capture.get()
+
+
+def test_the_bytes_are_those_of_the_whole_cohort() -> None:
+    federation = load_federation("local")
+    experiment = Experiment(dataset=Digits(), model=Softmax(), partition=Iid(), per_round=20, quorum=7)
+    text = shown(federation, experiment)
+    assert "650 parameters, 0.0026 MB" in text
+    assert "a round    0.055 MB down to clients, 0.055 MB up from them" in text
+    assert "23 to 24 examples a client" in text
+    assert "with fewer than 7 updates the run stops" in text
+
+
+def test_data_that_is_missing_is_said_not_fetched(tmp_path: Path) -> None:
+    experiment = Experiment(model=Softmax(), data_dir=str(tmp_path))
+    assert f"no cifar10 in {tmp_path}: the run would download it there" in shown(
+        load_federation("local"), experiment
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_cohort_follows_from_the_seed() -> None:
+    federation = load_federation("local")
+    plans = [Experiment(seed=seed).plan(0, federation.clients()).cohort for seed in (0, 0, 1)]
+    assert plans[0] == plans[1] != plans[2]
+    assert len(plans[0]) == 20
