@@ -103,7 +103,7 @@ def cifar_bare() -> Train:
         optimizer = torch.optim.SGD(network.parameters(), lr=work.lr, momentum=work.momentum)
         for rows in torch.randperm(len(y)).split(work.batch_size):
             optimizer.zero_grad()
-            cross_entropy(network(x[rows]), y[rows]).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(network(x[rows]), y[rows]).backward()
             optimizer.step()
         trained: Vector = parameters_to_vector(network.parameters()).detach().numpy()
         return trained

@@ -10,12 +10,13 @@ Does not know: files, networks, or where an array came from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Params = dict[str, Array]
 
 #: Elements per block: 256 KiB of float32, about half of a core's L2 cache.
