@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 import parslfl
+from parslfl.commands.flags import FLAGS, PARTITION_FLAGS, RESUME_FLAGS, Parser, add
 from parslfl.errors import ConfigError, ParslflError
-from parslfl.flags import FLAGS, PARTITION_FLAGS, RESUME_FLAGS, Parser, add
 
 OK, FAILED, USAGE, BUG, CTRL_C = 0, 1, 2, 70, 130
 
@@ -80,7 +80,7 @@ def _parser() -> Parser:
 
 
 def _dispatch(args: Namespace) -> int:
-    from parslfl.commands import COMMANDS  # loads pydantic and rich: a mistyped flag needs neither
+    from parslfl.commands.actions import COMMANDS  # loads pydantic and rich: a mistyped flag needs neither
 
     return COMMANDS[args.command](args)
 

@@ -88,7 +88,7 @@ def blocks(array: Array) -> Iterator[npt.NDArray[np.floating]]:
     if not np.may_share_memory(flat, array) and array.size:
         raise ValueError(f"an array of shape {array.shape} is not contiguous: copy it first")
     for start in range(0, flat.size, BLOCK):
-        yield flat[start : start + BLOCK]  # type: ignore[misc]
+        yield flat[start : start + BLOCK]
 
 
 def checksum(buffers: Iterable[bytes | memoryview]) -> str:

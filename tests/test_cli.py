@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from parslfl import cli, commands
+from parslfl import cli
+from parslfl.commands import actions
 from parslfl.errors import DataError
 
 #: A run of a few seconds: no torch, no download.
@@ -42,7 +43,7 @@ def test_a_help_text_loads_nothing_slow() -> None:
 
 
 def test_no_command_loads_parsl_before_it_trains() -> None:
-    assert not loaded_by("import parslfl.commands") & {"torch", "parsl", "matplotlib"}
+    assert not loaded_by("import parslfl.commands.actions") & {"torch", "parsl", "matplotlib"}
 
 
 def test_help_is_grouped_and_quotes_names_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +149,7 @@ def test_exceptions_become_a_line_and_a_code(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setitem(commands.COMMANDS, "sites", failing(error))
+    monkeypatch.setitem(actions.COMMANDS, "sites", failing(error))
     assert cli.main(["sites"]) == code
     assert capsys.readouterr().err.startswith(said)
     assert cli.main(["sites", "--debug"]) == code
@@ -160,7 +161,7 @@ def test_notes_of_an_error_are_told_too(
 ) -> None:
     error = DataError("gone")
     error.add_note("finished rounds are kept")
-    monkeypatch.setitem(commands.COMMANDS, "sites", failing(error))
+    monkeypatch.setitem(actions.COMMANDS, "sites", failing(error))
     cli.main(["sites"])
     assert capsys.readouterr().err == "error: gone\nfinished rounds are kept\n"
 

@@ -17,12 +17,12 @@ from rich.text import Text
 
 from parslfl import params
 from parslfl.codecs import wire
+from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
 from parslfl.document import shown
 from parslfl.experiment import Experiment
 from parslfl.messages import RoundPlan
 from parslfl.report.text import duration, megabytes, plural
-from parslfl.request import Request
 from parslfl.seeding import derive
 from parslfl.sites import Federation, local_folders
 

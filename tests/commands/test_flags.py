@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from parslfl.commands.flags import FIELDS, FLAGS, Flag, Parser, add
 from parslfl.errors import ConfigError
 from parslfl.experiment import Experiment
-from parslfl.flags import FIELDS, FLAGS, Flag, Parser, add
 
 
 def parser() -> Parser:

@@ -15,21 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl import journal
+from parslfl.commands.rehearsal import rehearse, sites_table
+from parslfl.commands.request import Request, asked, experiment_of, remembered, whole
+from parslfl.commands.training import train
 from parslfl.data.folder import resolve_folder
 from parslfl.data.partition import holdings
 from parslfl.document import shown
 from parslfl.errors import ConfigError, Problem
-from parslfl.rehearsal import rehearse, sites_table
 from parslfl.report import holdings as picture
 from parslfl.report import tables
 from parslfl.report.live import marks
 from parslfl.report.panel import ASCII
 from parslfl.report.progress import Row
-from parslfl.request import Request, asked, experiment_of, remembered, whole
 from parslfl.runs import fresh_path
 from parslfl.seeding import derive
 from parslfl.sites import find_site_file, load_federation, site_files
-from parslfl.training import train
 
 #: Clients of `parslfl partition` where none are asked for: the paper's.
 _CLIENTS = "60"

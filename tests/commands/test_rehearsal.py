@@ -4,12 +4,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from parslfl.commands.rehearsal import rehearse
+from parslfl.commands.request import Request
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Iid
 from parslfl.experiment import Experiment
 from parslfl.models.softmax import Softmax
-from parslfl.rehearsal import rehearse
-from parslfl.request import Request
 from parslfl.sites import Federation, load_federation
 
 

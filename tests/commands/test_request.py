@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from parslfl.commands.flags import FLAGS, Parser, add
+from parslfl.commands.request import Request, asked, remembered
 from parslfl.data.digits import Digits
 from parslfl.errors import ConfigError, RunError
-from parslfl.flags import FLAGS, Parser, add
 from parslfl.learning import LocalWork
 from parslfl.models.softmax import Softmax
-from parslfl.request import Request, asked, remembered
 from parslfl.sites import local_folders
 
 

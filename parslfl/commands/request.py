@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from parslfl.commands.flags import FIELDS, SITE
 from parslfl.data.digits import Digits
 from parslfl.data.folder import resolve_folder
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, check, load_experiment, split_settings
-from parslfl.flags import FIELDS, SITE
 from parslfl.journal import described
 from parslfl.settings import build
 from parslfl.sites import Federation, load_federation, local_folders

@@ -14,13 +14,13 @@ from pathlib import Path
 from rich.console import Console
 
 from parslfl import journal
+from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
 from parslfl.report.text import percent, plural
-from parslfl.request import Request
 
 #: Rounds in the table at the end; `parslfl report` shows all.
 _LAST = 20
