@@ -8,15 +8,20 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
+from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors import guard
 
+#: Blocks that must fail one after the other before the executor is given up. Parsl's own handler
+#: gives up with the first block, and so with the first lost node.
+_BLOCKS_IN_A_ROW = 3
 _INTERCHANGE = "parsl.executors.high_throughput.interchange"
 _POOL = "parsl.executors.high_throughput.process_worker_pool"
 
@@ -49,6 +54,7 @@ def worker_pool(
         "encrypted": True,
         "heartbeat_period": 2,  # also how fast a dead worker process is noticed
         "heartbeat_threshold": 20,
+        "block_error_handler": partial(windowed_error_handler, threshold=_BLOCKS_IN_A_ROW),
         "worker_logdir_root": str(logs),
         "interchange_launch_cmd": guard.command(_INTERCHANGE),
         "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", shlex.join(command)),

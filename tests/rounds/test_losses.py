@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from looking import task_seeds
+from looking import guarded_by, task_seeds
 from mischief import Mischief
 
 from parslfl import journal
-from parslfl.errors import QuorumError
+from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.messages import RoundReport
 from parslfl.orchestrator import rounds
@@ -104,3 +106,27 @@ def test_a_failed_evaluation_is_said_aloud_and_costs_nothing_else(
     assert [r.accuracy for r in reports] == [None, None]
     assert {r.evaluation_error for r in reports} == {"RuntimeError: no glasses"}
     assert all(len(r.updates) == 4 for r in reports)
+
+
+def test_a_worker_pool_that_is_killed_is_replaced(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    """SIGKILL to the pool with all its workers: its clients train again on a new one."""
+    model = Mischief("sleep", task_seeds(1, *range(8)), seconds=1.0)
+    running = rounds(federation, experiment(model=model, rounds=2, per_round=8), tmp_path / "run")
+    next(running)
+    (pool,) = [p for p in guarded_by(os.getpid()) if "process_worker_pool" in " ".join(p.cmdline())]
+    os.killpg(os.getpgid(pool.pid), signal.SIGKILL)
+    report = next(running)
+    assert (len(report.updates), report.failures) == (8, ())
+    assert report.seconds < 60
+
+
+def test_workers_that_cannot_start_end_the_run_with_their_own_words(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    site = federation.sites[0]
+    broken = site.executor.model_copy(update={"worker_init": "echo no such module: conda >&2; exit 3"})
+    sites = (site.model_copy(update={"executor": broken}),)
+    with pytest.raises(RunError, match="no such module: conda"):
+        next(rounds(federation.model_copy(update={"sites": sites}), experiment(), tmp_path / "run"))
