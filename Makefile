@@ -16,8 +16,6 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input
 ifneq (,$(wildcard ../shared/data))
 export PARSLFL_DATA ?= $(abspath ../shared/data)
 endif
-DATA := $(or $(PARSLFL_DATA),$(HOME)/.cache/parslfl)
-CIFAR10 := $(wildcard $(addsuffix /data_batch_1,$(DATA) $(DATA)/cifar-10-batches-py $(DATA)/cifar-10/cifar-10-batches-py))
 
 # What mypy reads; scripts join when they exist.
 TYPED := parslfl executors/parslfl_executors $(wildcard workflows/*.py examples/*.py benchmarks/*.py)
@@ -36,11 +34,7 @@ $(VENV)/.made: pyproject.toml constraints.txt
 	@touch $@
 
 # CIFAR-10 where it is found, else the digits that scikit-learn carries: no download either way.
-ifneq (,$(CIFAR10))
-RUN ?= --rounds 3 --epochs 1
-else
-RUN ?= --dataset digits --model softmax --rounds 10
-endif
+RUN ?= --dataset auto --rounds 5
 
 run: env ## train on this machine, on the embedded local site (within three minutes)
 	$(PY) workflows/cifar_round.py --site local.yaml $(RUN)

@@ -87,6 +87,11 @@ class Closing:
             self._settle(Failure(client, self.plan.round, "lost", lost(error)))
             return
         outcome = done.result()
+        if not isinstance(outcome, Update | Failure) or (outcome.client, outcome.round) != (
+            client,
+            self.plan.round,
+        ):
+            outcome = Failure(client, self.plan.round, "refused", "the worker answered for another task")
         if not self._settle(outcome) and isinstance(outcome, Update):
             self._surplus(outcome)
         if self._updates >= self.plan.close_at:

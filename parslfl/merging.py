@@ -10,6 +10,7 @@ Does not know: Parsl, or which workers made the updates.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -103,7 +104,8 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         refused = Failure(outcome.client, outcome.round, "refused", str(error))
         return Merged(note.weight, note.updates, (*note.failures, refused))
     finally:
-        transport.drop(outcome.ref)
+        with contextlib.suppress(PayloadError, OSError):  # a reference may be anything
+            transport.drop(outcome.ref)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
     return Merged(note.weight + weight, (*note.updates, folded), note.failures)
 

@@ -43,6 +43,16 @@ def started(
     return closing, futures, listener
 
 
+@pytest.mark.parametrize("answer", [None, update(CLIENTS[1]), Failure(CLIENTS[0], 7, "error", "x")])
+def test_an_answer_for_another_task_is_refused(answer: object) -> None:
+    closing, futures, _ = started()
+    futures[CLIENTS[0]].set_result(answer)  # type: ignore[arg-type]
+    outcome = closing.settled[CLIENTS[0]].result(0)
+    assert isinstance(outcome, Failure)
+    assert (outcome.client, outcome.kind) == (CLIENTS[0], "refused")
+    assert not closing.settled[CLIENTS[1]].done()
+
+
 def test_all_arrive() -> None:
     closing, futures, listener = started()
     for client, future in futures.items():

@@ -17,9 +17,10 @@ from parslfl.codecs.raw import Raw
 from parslfl.errors import QuorumError
 from parslfl.learning import LocalWork
 from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
-from parslfl.messages import Assignment, Client, Failure, Outcome, RoundPlan, Update
+from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.strategies.fedavg import FedAvg
+from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
 MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
@@ -102,6 +103,15 @@ def test_a_bad_update_is_refused_and_disturbs_nothing(tmp_path: Path, bad: Updat
     assert new["w"].tolist() == [3.0, 4.0, 5.0]
     assert [(f.client.index, f.kind) for f in done.failures] == [(1, "refused")]
     assert re.search(why, done.failures[0].reason)
+
+
+def test_a_reference_out_of_the_shared_folder_is_refused(tmp_path: Path) -> None:
+    shared = replace(folding(), transports={"here": File(str(tmp_path / "shared"))})
+    bad = replace(update(CLIENTS[0], 1, 1, 1), ref=Ref(4, "", path="../model"))
+    (tmp_path / "model").write_bytes(b"1234")
+    note = merge(shared, 0, None, bad)
+    assert [f.kind for f in note.failures] == ["refused"]
+    assert (tmp_path / "model").exists()
 
 
 def test_below_quorum_there_is_no_model_and_every_cause_is_named(tmp_path: Path) -> None:
