@@ -11,6 +11,7 @@ Does not know: what the commands do; `commands` is loaded once it is clear that 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -87,6 +88,7 @@ def _dispatch(args: Namespace) -> int:
 
 def _guarded(words: Sequence[str], action: Callable[[], int]) -> int:
     """Run `action`; an exception becomes a message on standard error and an exit code."""
+    _open_closed()
     try:
         with _signals():
             code = action()
@@ -95,11 +97,30 @@ def _guarded(words: Sequence[str], action: Callable[[], int]) -> int:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nothing may end in a traceback
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return FAILED
+        _empty_output()
         if "--debug" in words:
             traceback.print_exception(error)
         for line in _message(error):
             print(line, file=sys.stderr)
         return _code(error)
+
+
+def _open_closed() -> None:
+    """Give standard output and error a file where they were closed (`>&-`).
+
+    Else the next file that is opened, a journal perhaps, would get their numbers.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  as long as the process
+
+
+def _empty_output() -> None:
+    """Write what was printed, so that it stands before the error, if it can be written."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
 
 
 def _nobody_reads() -> bool:
@@ -123,6 +144,9 @@ def _message(error: BaseException) -> list[str]:
         lines = [f"error: {error}"]
     elif isinstance(error, KeyboardInterrupt):
         lines = ["stopped"]
+    elif _full(error):
+        place = getattr(error, "filename", None) or "standard output or the run directory"
+        lines = [f"error: no space is left to write {place}: free some, or write elsewhere"]
     else:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         lines = [
@@ -139,7 +163,11 @@ def _code(error: BaseException) -> int:
         return CTRL_C
     if isinstance(error, ParslflError):
         return USAGE if isinstance(error, ConfigError) else FAILED
-    return BUG
+    return FAILED if _full(error) else BUG
+
+
+def _full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager

@@ -103,6 +103,8 @@ class Document:
         flag = key.startswith("--")
         place = _shortened(f"{key} {value}" if flag else f"--set {key}={value}")
         tokens = [key[2:].replace("-", "_")] if flag else key.replace("[", ".").replace("]", "").split(".")
+        if "" in tokens:
+            return self.noting(Problem(place, "", "a name is missing, before or after a dot"))
         name = dotted(tuple(tokens))
         read = _parsed(value, place) if isinstance(value, str) else Document(value)
         if read.problems:

@@ -6,12 +6,15 @@ Does not know: rounds; only that models go out and updates come in.
 from __future__ import annotations
 
 import shutil
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from parslfl.errors import RunError
 from parslfl.graph import DRIVER
 from parslfl.journal import Checkpoint
 from parslfl.messages import Ref
+from parslfl.params import checksum
 from parslfl.protocols import Transport
 from parslfl.sites import Site
 from parslfl.transport.file import File
@@ -47,14 +50,18 @@ class Exchange:
             transport.put(name, [], "")
 
     def close(self) -> None:
-        """Remove the run's folders outside the run directory."""
+        """Remove what `open_exchange` made outside the run directory."""
         for transport in self.places.values():
             if isinstance(transport, File) and transport != self.home:
                 shutil.rmtree(transport.root, ignore_errors=True)
 
 
 def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
-    """The exchange of the run in directory `run` (absolute)."""
+    """The exchange of the run in directory `run`, whose lock is held.
+
+    Raises:
+        RunError: a site's shared folder cannot be used.
+    """
     home = File(str(run))
     return Exchange(home, {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}})
 
@@ -62,4 +69,20 @@ def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
 def _transport(site: Site, run: Path, home: File) -> Transport:
     if site.transport.kind == "inline":
         return Inline()
-    return File(str(Path(site.transport.path, run.name).absolute())) if site.transport.path else home
+    return File(str(_own_folder(Path(site.transport.path), run))) if site.transport.path else home
+
+
+def _own_folder(shared: Path, run: Path) -> Path:
+    """A folder in `shared` for this run alone, the same whenever it is resumed."""
+    owner = f"{socket.gethostname()}:{run.resolve()}"
+    folder = shared.absolute() / f"parslfl-{checksum([owner.encode()])}"
+    mark = folder / ".run"
+    try:
+        if folder.exists() and (not mark.is_file() or mark.read_text() != owner):
+            raise RunError(f"{folder} is in the way: parslfl did not make it for the run in {run}")
+        shutil.rmtree(folder, ignore_errors=True)  # what a driver that was killed left behind
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(owner)
+    except OSError as error:
+        raise RunError(f"cannot use the shared folder {shared}: {error.strerror}") from None
+    return folder

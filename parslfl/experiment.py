@@ -49,6 +49,11 @@ _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
     "codec": (CODECS, Codec),
 }
 
+_LONGEST_NAME = 100
+#: More is a slip of the finger.
+_Many = Annotated[Count, Field(le=1_000_000)]
+_Wait = Annotated[Duration, Field(le=30 * 86400)]
+
 
 def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", text):
@@ -57,6 +62,8 @@ def _device(text: str) -> str:
 
 
 def _name(text: str) -> str:
+    if len(text) > _LONGEST_NAME:
+        raise FieldError(f"expected at most {_LONGEST_NAME} characters, got {len(text)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):  # it becomes a folder's name
         raise FieldError(f"expected letters, digits, -, _ and . (not first), got {text!r}")
     return text
@@ -84,16 +91,16 @@ class Experiment(Settings):
     model: Model = Cnn()
     strategy: Strategy = FedAvg()
     codec: Codec = Raw()
-    rounds: Count = 10
+    rounds: _Many = 10
     per_round: Count = 20
-    epochs: Count = 5
+    epochs: _Many = 5
     batch_size: Count = 32
     lr: Annotated[Number, Field(gt=0)] = 0.05
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     device: Annotated[str, AfterValidator(_device)] = "auto"
     seed: Whole = 0
-    deadline: Duration | None = None
+    deadline: _Wait | None = None
     fastest: Count | None = None
     quorum: Count | None = None
     eval_every: Whole = 1
@@ -167,15 +174,14 @@ def load_experiment(
     return settings.build(Experiment, found)
 
 
-def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
     """`KEY=VALUE` texts as overrides of (the federation, the experiment).
 
-    Raises:
-        ConfigError: one without `=`, or whose key belongs to neither.
+    Third come the problems: texts without `=`, and keys that belong to neither.
     """
     federation: dict[str, str] = {}
     experiment: dict[str, str] = {}
-    problems = []
+    problems: list[Problem] = []
     for text in texts:
         key, equals, value = text.partition("=")
         first = re.split(r"[.\[]", key)[0]
@@ -188,9 +194,7 @@ def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]
         else:
             near = specs.hint(first, ["sites", *Experiment.model_fields])
             problems.append(Problem(f"--set {text}", key, f"unknown field{near}"))
-    if problems:
-        raise ConfigError(problems)
-    return federation, experiment
+    return federation, experiment, problems
 
 
 def check(federation: Federation, experiment: Experiment) -> None:

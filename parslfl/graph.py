@@ -9,6 +9,7 @@ Does not know: which clients to choose, or what becomes of the new model.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,13 @@ from typing import Any
 
 import cloudpickle
 from parsl.dataflow.dflow import DataFlowKernel
+from parsl.dataflow.errors import PropagatedException
 
 from parslfl import merging, tasks
 from parslfl.merging import Folding
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
+
+logger = logging.getLogger(__name__)
 
 #: Label of the thread executor for the driver's own work.
 DRIVER = "driver"
@@ -71,10 +75,10 @@ class Closing:
     def close(self, why: str) -> None:
         """Count out every client that has not settled."""
         waiting = [client for client, settled in self.settled.items() if not settled.done()]
-        if waiting:
-            self._closed()
         for client in waiting:
             self._settle(Failure(client, self.plan.round, "late", why))
+        if waiting:
+            _tell(self._closed)
 
     def cancel(self) -> None:
         """Stop the clock: the run is ending."""
@@ -93,7 +97,7 @@ class Closing:
         ):
             outcome = Failure(client, self.plan.round, "refused", "the worker answered for another task")
         if not self._settle(outcome) and isinstance(outcome, Update):
-            self._surplus(outcome)
+            _tell(self._surplus, outcome)
         if self._updates >= self.plan.close_at:
             self.close(f"not among the fastest {self.plan.close_at}")
 
@@ -109,15 +113,23 @@ class Closing:
             settled.set_running_or_notify_cancel()
         if last:
             self.cancel()
-        try:
-            self._heard(outcome)
-        finally:  # a listener's mistake must not leave the merges waiting
-            settled.set_result(outcome)
+        _tell(self._heard, outcome)
+        settled.set_result(outcome)
         return True
 
 
+def _tell(listener: Callable[..., None], *args: object) -> None:
+    """A listener's mistake must not keep a round from closing: it is logged."""
+    try:
+        listener(*args)
+    except Exception:
+        logger.exception("a listener failed; the round goes on")
+
+
 def lost(error: BaseException) -> str:
-    """Why Parsl gave up on a task, in one line."""
+    """Why Parsl gave up on a task, in one line: the first cause, not what followed from it."""
+    while isinstance(error, PropagatedException):
+        error = error.dependent_exceptions_tids[0][0]
     return tasks.reason(error)
 
 

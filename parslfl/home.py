@@ -77,10 +77,12 @@ class Home:
         return graph.submit(self.kernel, self.name, tasks.evaluate, task)
 
 
-def scored(scores: Future[Scores | str]) -> dict[str, Any]:
-    """Wait for an evaluation: the fields of a `RoundReport` that it fills."""
+def scored(scores: Future[Scores | str], patience: float | None) -> dict[str, Any]:
+    """Wait for an evaluation, at most `patience` seconds: the fields of a `RoundReport` that it fills."""
     try:
-        found = scores.result()
+        found = scores.result(patience)
+    except TimeoutError:
+        found = f"given up after {patience:g} s"
     except Exception as error:  # noqa: BLE001 - whatever Parsl raises when a worker dies twice
         found = graph.lost(error)
     if isinstance(found, str):

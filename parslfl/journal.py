@@ -16,24 +16,25 @@ Does not know: how a round is made.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
+from parslfl import records
 from parslfl.checkpoints import read
 from parslfl.errors import RunError
-from parslfl.messages import Client, Failure, Ref, RoundReport, Spent, Update
+from parslfl.messages import RoundReport
 from parslfl.params import Params
+from parslfl.records import Entry, Finished, Scored
 
-_VERSIONED = ("parslfl", "parsl", "numpy", "torch", "torchvision")
+_LINES = ("journal.jsonl", "metrics.jsonl")
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,19 @@ class Checkpoint:
         """The model and the state, mapped and verified.
 
         Raises:
-            RunError: a file is gone or damaged.
+            RunError: a file is gone or damaged; it says how to go back a round, where that can be.
         """
-        return read(self.path, self.model), read(self.state_path, self.state) if self.state else {}
+        try:
+            return read(self.path, self.model), read(self.state_path, self.state) if self.state else {}
+        except RunError as error:
+            earlier = self.path.with_name(_model(self.round - 1))
+            if not earlier.exists():
+                raise
+            journal = self.path.parent.with_name("journal.jsonl")
+            raise RunError(
+                f"{error}. {earlier.name} is still there: to train round {self.round} again from it, delete "
+                f'the last line with "event": "finished" from {journal}, and every line after it'
+            ) from None
 
 
 class RunDir:
@@ -65,19 +76,24 @@ class RunDir:
 
     @classmethod
     def create(cls, path: Path, described: Mapping[str, Any]) -> RunDir:
-        """Start a run in `path`, which must not hold one; `described` goes to run.yaml.
+        """Start a run in `path`; `described` goes to run.yaml.
+
+        What a run left there that never finished a round is removed.
 
         Raises:
-            RunError: there is a run in `path`, or it cannot be written.
+            RunError: there is a run in `path` with a finished round, or it cannot be written.
         """
-        if (path / "run.yaml").exists():
-            raise RunError(
-                f"{path} already holds a run: continue it with --resume, or name another --run-dir"
-            )
         run = cls._locked(path)
-        text = yaml.safe_dump({**described, "versions": _versions()}, sort_keys=False)
-        write_text(path / "run.yaml", text)
-        run._clear()
+        with run._preparing():
+            _refuse_to_overwrite(path)
+            for name in ("run.yaml", *_LINES):
+                (path / name).unlink(missing_ok=True)
+            shutil.rmtree(run.models, ignore_errors=True)
+            run._clear()
+            for name in _LINES:
+                (path / name).touch()
+            text = yaml.safe_dump(dict(described), sort_keys=False)
+            write_text(path / "run.yaml", text)
         return run
 
     @classmethod
@@ -88,10 +104,11 @@ class RunDir:
             RunError: there is none, or another process is running it.
         """
         if not (path / "run.yaml").is_file():
-            raise RunError(f"{path} holds no run (no run.yaml): name the directory that the run printed")
+            raise RunError(_no_run(path))
         run = cls._locked(path)
-        run._clear()
-        run._mend()
+        with run._preparing():
+            run._mend()
+            run._clear()
         return run
 
     def close(self) -> None:
@@ -100,36 +117,44 @@ class RunDir:
             self._clear(make=False)
             self._lock.close()
 
+    @contextlib.contextmanager
+    def _preparing(self) -> Iterator[None]:
+        """Release the lock if what is done here fails."""
+        try:
+            yield
+        except BaseException as error:
+            self._lock.close()
+            if not isinstance(error, OSError):
+                raise
+            place = error.filename or self.path
+            raise RunError(f"cannot write the run directory {self.path}: {place}: {error.strerror}") from None
+
     @property
     def models(self) -> Path:
         return self.path / "models"
 
     def model_path(self, round: int) -> Path:
         """The global model that round `round` starts from."""
-        return self.models / f"round-{round:04d}.plm"
+        return self.models / _model(round)
 
     def state_path(self, round: int) -> Path:
         return self.models / f"round-{round:04d}.state"
 
     def finished(self, report: RoundReport, state: str) -> None:
         """Record that `report.round` is done; `state` is the checksum of the strategy's state."""
-        entry = asdict(report)
-        for update in entry["updates"]:
-            del update["ref"]["data"]  # an inline update has been merged: its bytes are history
-        self._append("journal.jsonl", {"event": "finished", "state": state, "report": entry})
+        self._append("journal.jsonl", records.finished(report, state))
 
     def evaluated(self, report: RoundReport) -> None:
         """Record the complete `report`."""
-        scores = {k: getattr(report, k) for k in ("round", "accuracy", "test_loss", "evaluation_error")}
-        self._append("journal.jsonl", {"event": "evaluated", **scores})
-        self._append("metrics.jsonl", metrics(report))
+        self._append("journal.jsonl", records.scored(report))
+        self._append("metrics.jsonl", records.metrics(report))
 
     def is_done(self, rounds: int) -> bool:
         """Whether `rounds` rounds are finished and complete."""
         return rounds - 1 in self.evaluated_rounds()
 
     def evaluated_rounds(self) -> set[int]:
-        return {e["round"] for e in events(self.path) if e["event"] == "evaluated"}
+        return {entry.round for entry in events(self.path) if isinstance(entry, Scored)}
 
     def forget(self, before: int) -> None:
         """Delete the models and states of rounds before `before`."""
@@ -143,10 +168,10 @@ class RunDir:
 
     def checkpoint(self) -> Checkpoint | None:
         """What the next round starts from, or None before round 0 is done."""
-        done = [e for e in events(self.path) if e["event"] == "finished"]
+        done = [entry for entry in events(self.path) if isinstance(entry, Finished)]
         if not done:
             return None
-        return self.at(done[-1]["report"]["round"] + 1, done[-1]["report"]["model"], done[-1]["state"])
+        return self.at(done[-1].report.round + 1, done[-1].report.model, done[-1].state)
 
     @classmethod
     def _locked(cls, path: Path) -> RunDir:
@@ -167,39 +192,60 @@ class RunDir:
             shutil.rmtree(self.path / name, ignore_errors=True)
             if make:
                 (self.path / name).mkdir()
-        self.models.mkdir(exist_ok=True)
+        if make:
+            self.models.mkdir(exist_ok=True)
 
     def _mend(self) -> None:
-        """Cut a last line that a killed driver left unfinished."""
-        for name in ("journal.jsonl", "metrics.jsonl"):
-            path = self.path / name
-            data = path.read_bytes() if path.exists() else b""
-            if data and not data.endswith(b"\n"):
-                os.truncate(path, data.rfind(b"\n") + 1)
+        """Cut a last line that a killed driver left unfinished; make the metrics agree with the rest."""
+        path = self.path / "journal.jsonl"
+        data = path.read_bytes() if path.exists() else b""
+        if not data.endswith(b"\n"):
+            path.touch()
+            os.truncate(path, data.rfind(b"\n") + 1)
+        complete = self.evaluated_rounds()
+        lines = (records.line(records.metrics(r)) for r in reports(self.path) if r.round in complete)
+        write_text(self.path / "metrics.jsonl", "".join(lines))
 
     def _append(self, name: str, entry: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a") as stream:
-            stream.write(json.dumps(entry) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        """Add a line to a file that is there: one made anew would lack the rounds before."""
+        path = self.path / name
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND), "w") as stream:
+                stream.write(records.line(entry))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except FileNotFoundError:
+            raise RunError(f"{path} is gone: it was removed while the run went on; start it anew") from None
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from None
 
 
-def events(path: Path) -> list[dict[str, Any]]:
-    """The journal of the run in `path`, oldest first; an unfinished last line is left out."""
+def events(path: Path) -> list[Entry]:
+    """The journal of the run in `path`, oldest first; an unfinished last line is left out.
+
+    Raises:
+        RunError: it is damaged.
+    """
     journal = path / "journal.jsonl"
-    lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
     try:
-        return [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise RunError(f"{journal} is damaged: {error}") from None
+        lines = journal.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RunError(f"cannot read {journal}: {error.strerror}") from None
+    return [records.parse(line, f"{journal}:{number}") for number, line in enumerate(lines, 1)]
 
 
 def reports(path: Path) -> list[RoundReport]:
-    """The finished rounds of the run in `path`, with their scores where these are in."""
-    scores = {e["round"]: e for e in events(path) if e["event"] == "evaluated"}
-    found = [_report(e["report"]) for e in events(path) if e["event"] == "finished"]
-    keys = ("accuracy", "test_loss", "evaluation_error")
-    return [replace(r, **{k: scores[r.round][k] for k in keys}) if r.round in scores else r for r in found]
+    """The finished rounds of the run in `path`, with their scores where these are in.
+
+    Raises:
+        RunError: its journal is damaged.
+    """
+    entries = events(path)
+    scores = {entry.round: entry.scores for entry in entries if isinstance(entry, Scored)}
+    found = (entry.report for entry in entries if isinstance(entry, Finished))
+    return [replace(report, **scores.get(report.round, {})) for report in found]
 
 
 def described(path: Path) -> dict[str, Any]:
@@ -208,19 +254,19 @@ def described(path: Path) -> dict[str, Any]:
     Raises:
         RunError: there is no run in `path`, or its run.yaml is unreadable.
     """
+    file = path / "run.yaml"
     try:
-        content = yaml.safe_load((path / "run.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise RunError(f"{path} holds no readable run: {error}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path / 'run.yaml'} is not a run's description")
-    return content
-
-
-def metrics(report: RoundReport) -> dict[str, Any]:
-    """`report` as one flat line: counts instead of clients."""
-    flat = {k: v for k, v in asdict(report).items() if k not in {"updates", "failures"}}
-    return {**flat, "updates": len(report.updates), "failures": len(report.failures)}
+        content = yaml.safe_load(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(_no_run(path)) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    blocks = (
+        [content.get(key) for key in ("federation", "experiment")] if isinstance(content, dict) else [None]
+    )
+    if not all(isinstance(block, dict) for block in blocks):
+        raise RunError(f"{file} is damaged: it describes no federation and experiment")
+    return dict(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -230,20 +276,25 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _report(entry: dict[str, Any]) -> RoundReport:
-    updates = tuple(
-        Update(**{**u, "client": Client(**u["client"]), "ref": Ref(**u["ref"]), "spent": Spent(**u["spent"])})
-        for u in entry["updates"]
-    )
-    failures = tuple(Failure(**{**f, "client": Client(**f["client"])}) for f in entry["failures"])
-    return RoundReport(**{**entry, "updates": updates, "failures": failures})
+def _refuse_to_overwrite(path: Path) -> None:
+    """A journal that cannot be read counts as one with finished rounds."""
+    try:
+        held = any(isinstance(entry, Finished) for entry in events(path))
+    except RunError:
+        held = True
+    described = (path / "run.yaml").exists()
+    if held and described:
+        raise RunError(f"{path} already holds a run: continue it with --resume, or name another --run-dir")
+    if held or (not described and any(path.glob("models/*"))):
+        raise RunError(
+            f"{path} holds rounds of a run, but not its run.yaml: put that back, remove the directory, "
+            "or name another --run-dir"
+        )
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+def _model(round: int) -> str:
+    return f"round-{round:04d}.plm"
+
+
+def _no_run(path: Path) -> str:
+    return f"{path} holds no run (no run.yaml): name the directory that the run printed"

@@ -19,6 +19,8 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import ThreadPoolExecutor
 
+from parslfl.errors import RunError
+
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
 #: Seconds between two looks of Parsl at its blocks: it also starts the first block only then.
@@ -38,17 +40,21 @@ class Place(Protocol):
 
 @contextlib.contextmanager
 def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlowKernel]:
-    """A running kernel with an executor a place and a thread executor called `driver`."""
+    """A running kernel with an executor a place and a thread executor called `driver`.
+
+    Raises:
+        RunError: an executor cannot be built.
+    """
     retries = {place.name: place.retries for place in places}
 
     def cost(_error: Exception, record: Any) -> float:
         """Parsl gives up on a task once its failures cost more than 1."""
         allowed = retries.get(record["executor"], 0)
-        return 1 / allowed if allowed else 2
+        return 0.999 / allowed if allowed else 2  # a sum of 1/n may come out above 1
 
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)
-    executors = [place.executor.build(place.name, logs) for place in places]
+    executors = _built(places, logs)
     running = DataFlowKernel(
         Config(
             executors=[*executors, ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
@@ -65,6 +71,13 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
         yield running
     finally:
         _stop(running)
+
+
+def _built(places: Sequence[Place], logs: Path) -> list[Any]:
+    try:
+        return [place.executor.build(place.name, logs) for place in places]
+    except ValueError as error:
+        raise RunError(str(error)) from None
 
 
 def _stop(running: DataFlowKernel) -> None:

@@ -22,9 +22,12 @@ import numpy as np
 from parslfl.checkpoints import write
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, QuorumError
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update
-from parslfl.params import Params, fold, squared_norm, trained
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
+from parslfl.params import Params, fold, require_like, squared_norm, trained
 from parslfl.protocols import Codec, Strategy, Transport
+
+#: Beyond these no honest update lies, and the sum of a million within them is still finite.
+MAX_NORM, MAX_WEIGHT = 1e15, 1e12
 
 
 @dataclass(frozen=True)
@@ -104,10 +107,16 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         refused = Failure(outcome.client, outcome.round, "refused", str(error))
         return Merged(note.weight, note.updates, (*note.failures, refused))
     finally:
-        with contextlib.suppress(PayloadError, OSError):  # a reference may be anything
-            transport.drop(outcome.ref)
+        discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
     return Merged(note.weight + weight, (*note.updates, folded), note.failures)
+
+
+def discard(update: Update, transport: Transport) -> None:
+    """Forget an update's bytes, and nothing else that its reference might name."""
+    if update.ref.path in {"", update_name(update.round, update.client)}:
+        with contextlib.suppress(PayloadError, OSError):
+            transport.drop(update.ref)
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> Params:
@@ -116,10 +125,19 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
     Raises:
         PayloadError: it is not.
     """
+    if update.ref.path not in {"", update_name(update.round, update.client)}:
+        raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
     arrays, note = wire.unpack(transport.get(update.ref), update.ref.checksum)
-    delta = codec.decode(arrays, note, like)
-    if not math.isfinite(squared_norm(delta)):
-        raise PayloadError("holds NaN or Inf: the client's training diverged; a lower --lr may help")
+    try:
+        delta = codec.decode(arrays, note, like)
+    except PayloadError:
+        raise
+    except Exception as error:
+        raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
+    norm = math.sqrt(squared_norm(delta))
+    if not norm <= MAX_NORM:
+        what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
+        raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
     return delta
 
 
@@ -127,7 +145,7 @@ def _weight(update: Update, strategy: Strategy) -> float:
     if update.samples < 0 or update.steps < 0:
         raise PayloadError(f"claims {update.samples} samples in {update.steps} steps")
     weight = strategy.weight(update.samples, update.steps)
-    if not (math.isfinite(weight) and weight >= 0):
+    if not 0 <= weight <= MAX_WEIGHT:
         raise PayloadError(f"has the impossible weight {weight}")
     return weight
 
@@ -151,6 +169,10 @@ def finish(folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path
     for array in mean.values():
         np.divide(array, array.dtype.type(weight), out=array)
     new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean)
+    who = f"{type(folding.strategy).__name__}.step"
+    require_like(params, folding.desk.like, who)
+    if not math.isfinite(squared_norm(trained(params))):
+        raise ValueError(f"{who} made a model with NaN or Inf in it")
     model = write(model_path, params)
     kept = write(state_path, new_state) if new_state else ""
     return Finished(updates, failures, model, kept, time.monotonic() - folding.started)

@@ -73,6 +73,11 @@ class TrainTask:
         return f"closed/round-{self.round:04d}"
 
 
+def update_name(round: int, client: Client) -> str:
+    """The only name under which `client` may put its update of `round` into a transport."""
+    return f"updates/round-{round:04d}-client-{client.index:05d}"
+
+
 @dataclass(frozen=True)
 class InitTask:
     """Make the model of round 0."""

@@ -12,22 +12,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
 from parslfl.checkpoints import write
 from parslfl.data.folder import resolve_folder
+from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.launch import kernel
 from parslfl.learning import Scores
-from parslfl.merging import Desk, Finished, Folding
+from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
     Assignment,
     ClientSettled,
@@ -45,6 +47,9 @@ from parslfl.messages import (
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders
+
+#: Seconds that an evaluation has, once the next round is over, before it is given up.
+_EVALUATION = 600.0
 
 Watch = Callable[[Event], None]
 
@@ -133,8 +138,10 @@ class _Run:
             flight = self._launch(round, start, refs)
             try:
                 if pending is not None:
+                    either: list[Future[Any]] = [pending.scores or flight.finished, flight.finished]
+                    wait(either, return_when=FIRST_COMPLETED)
                     yield self._complete(pending)
-                finished: Finished = flight.finished.result()
+                finished = _finished(flight)
             finally:
                 flight.closing.cancel()
             report, start = self._land(flight.plan, finished, refs)
@@ -215,7 +222,7 @@ class _Run:
         return next(site for site in self.federation.sites if site.name == name)
 
     def _discard(self, update: Update) -> None:
-        self.exchange.places[update.client.site].drop(update.ref)
+        discard(update, self.exchange.places[update.client.site])
 
     def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
@@ -243,10 +250,16 @@ class _Run:
 
     def _complete(self, pending: _Pending) -> RoundReport:
         """Wait for the evaluation, journal it, and return the whole report."""
-        report = replace(pending.report, **(scored(pending.scores) if pending.scores else {}))
+        patience = self._patience()
+        report = replace(pending.report, **(scored(pending.scores, patience) if pending.scores else {}))
         self.run.evaluated(report)
         self.watch(Evaluated(report))
         return report
+
+    def _patience(self) -> float | None:
+        """Seconds that an evaluation may hold up a run whose rounds have a deadline."""
+        deadline = self.experiment.deadline
+        return None if deadline is None else max(_EVALUATION, deadline)
 
     def _unevaluated(self, refs: dict[str, Ref]) -> _Pending | None:
         """After a resume: the last finished round, if the driver died before its evaluation."""
@@ -254,6 +267,22 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
+
+
+def _finished(flight: graph.Flight) -> Finished:
+    """Wait for the round's end.
+
+    Raises:
+        QuorumError: too few updates.
+        RunError: merging failed: a strategy's mistake, or a full disk.
+    """
+    try:
+        done: Finished = flight.finished.result()
+    except ParslflError:
+        raise
+    except Exception as error:
+        raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
+    return done
 
 
 def _mean_loss(updates: tuple[Update, ...]) -> float:

@@ -48,6 +48,23 @@ def zeros_like(params: Mapping[str, Array]) -> Params:
     return {name: np.zeros_like(array) for name, array in params.items()}
 
 
+def require_like(params: Mapping[str, Array], like: Mapping[str, Array], who: str) -> None:
+    """Check that `params`, made by `who`, have the names, shapes and dtypes of `like`.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if params.keys() != like.keys():
+        wrong = sorted(params.keys() ^ like.keys())
+        raise ValueError(f"{who} returned other arrays than it was given: {', '.join(wrong[:5])}")
+    for name, array in params.items():
+        if (array.shape, array.dtype) != (like[name].shape, like[name].dtype):
+            raise ValueError(
+                f"{who} returned {name!r} as {array.dtype}{list(array.shape)}, "
+                f"not {like[name].dtype}{list(like[name].shape)}"
+            )
+
+
 def subtract(new: Mapping[str, Array], old: Mapping[str, Array], out: Params | None = None) -> Params:
     """`new - old` for the trained arrays, written into `out` where given."""
     delta = out if out is not None else {}

@@ -5,7 +5,11 @@ Does not know: what a run directory holds; that is the journal's.
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,16 @@ from parslfl.experiment import Experiment
 from parslfl.journal import RunDir, described
 from parslfl.sites import Federation
 
-#: What may differ when a run goes on: none of these changes a model.
-_FREE = frozenset({"name", "rounds", "eval_every", "evaluate_on", "data_dir"})
+#: What may differ when a run goes on. None changes what a client trains; `deadline` and `fastest`
+#: decide which updates are in time, and that is never the same twice.
+_FREE = frozenset(
+    {"name", "rounds", "eval_every", "evaluate_on", "data_dir", "quorum", "deadline", "fastest"}
+)
+_VERSIONED = ("parslfl", "parsl", "numpy", "torch", "torchvision")
+#: Packages that compute: another version may give other bits.
+_COMPUTING = ("parslfl", "numpy", "torch")
+
+_log = logging.getLogger(__name__)
 
 
 def open_run(
@@ -27,10 +39,16 @@ def open_run(
         RunError: it holds a run already, none, another experiment's, or is in use.
     """
     path = Path(run_dir).absolute() if run_dir is not None else fresh_path(experiment.name)
-    now = {"federation": federation.resolved(), "experiment": experiment.resolved()}
+    now = {
+        "federation": federation.resolved(),
+        "experiment": experiment.resolved(),
+        "resolved": {name: {"threads": number} for name, number in threads(federation).items()},
+        "versions": _versions(),
+    }
     if not resume:
         return RunDir.create(path, now)
-    differing = _differences(described(path), now)
+    then = described(path)
+    differing = _differences(then, now, path)
     if differing:
         raise RunError(
             f"{path} holds another experiment:\n"
@@ -38,25 +56,98 @@ def open_run(
             + "\nResume with the same settings (parslfl resume takes them from the run), "
             "or name another --run-dir."
         )
-    return RunDir.open(path)
+    _same_threads(recorded_threads(then), threads(federation), path)
+    run = RunDir.open(path)
+    _tell_versions(then.get("versions"), path)
+    return run
 
 
 def fresh_path(name: str) -> Path:
-    """A path in `runs/` that does not exist yet, absolute."""
+    """A new, empty folder in `runs/`, absolute; of two callers at once, each gets its own.
+
+    Raises:
+        RunError: it cannot be made.
+    """
     stem = Path("runs", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
-    tries = (stem if n == 0 else stem.with_name(f"{stem.name}-{n}") for n in range(1000))
-    return next(path for path in tries if not path.exists())
+    for number in count():
+        path = stem if number == 0 else stem.with_name(f"{stem.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not stem.parent.is_dir():
+                raise RunError(f"{stem.parent} is not a folder: name a --run-dir") from None
+        except OSError as error:
+            raise RunError(f"cannot make the run directory {path}: {error.strerror}") from None
+        else:
+            return path
+    raise AssertionError("count() does not end")
 
 
-def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def threads(federation: Federation) -> dict[str, int]:
+    """CPU threads of a worker at each site that is this machine: the sums' order depends on them."""
+    local = (site for site in federation.sites if site.executor.kind == "local")
+    return {site.name: site.executor.threads_per_worker() for site in local}
+
+
+def recorded_threads(then: Mapping[str, Any]) -> dict[str, int]:
+    """What `threads` was when the run that `then` describes began; empty if it does not say."""
+    found = then.get("resolved")
+    items = found.items() if isinstance(found, dict) else ()
+    known = {name: block.get("threads") for name, block in items if isinstance(block, dict)}
+    return {name: number for name, number in known.items() if isinstance(number, int) and number > 0}
+
+
+def _same_threads(then: dict[str, int], now: dict[str, int], path: Path) -> None:
+    lines = [
+        f"  {name}: was {then[name]}, now {number}: --set sites.{name}.executor.threads={then[name]}"
+        for name, number in now.items()
+        if name in then and then[name] != number
+    ]
+    if lines:
+        raise RunError(
+            f"{path} was begun with another number of CPU threads a worker; the same model needs the same:\n"
+            + "\n".join(lines)
+            + "\nparslfl resume does so by itself."
+        )
+
+
+def _tell_versions(then: object, path: Path) -> None:
+    """Warn of packages that compute and are not as they were."""
+    old, new = then if isinstance(then, dict) else {}, _versions()
+    changed = [f"{k} was {old[k]}, now {new[k]}" for k in _COMPUTING if k in old and old[k] != new[k]]
+    if changed:
+        _log.warning("%s: %s: the model may differ in its last bits", path, "; ".join(changed))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _differences(then: dict[str, Any], now: dict[str, Any], path: Path) -> list[str]:
     """One line per setting that changes models and is not as it was."""
-    old, new = then.get("experiment", {}), now["experiment"]
+    old, new = _as_resolved_now(then["experiment"]), now["experiment"]
     keys = [k for k in {**old, **new} if k not in _FREE and old.get(k) != new.get(k)]
     lines = [f"{key}: was {old.get(key)!r}, now {new.get(key)!r}" for key in keys]
-    rosters = [_roster(described) for described in (then, now)]
+    rosters = [_roster(described, path) for described in (then, now)]
     return [*lines, *([] if rosters[0] == rosters[1] else [f"clients: was {rosters[0]}, now {rosters[1]}"])]
 
 
-def _roster(content: dict[str, Any]) -> str:
-    sites = content.get("federation", {}).get("sites", [])
-    return ", ".join(f"{site['clients']} at {site['name']}" for site in sites)
+def _as_resolved_now(experiment: dict[str, Any]) -> dict[str, Any]:
+    """`experiment` as this version writes it, where it knows all of its names."""
+    try:
+        return Experiment.model_validate(experiment).resolved()
+    except ValueError:
+        return experiment
+
+
+def _roster(content: dict[str, Any], path: Path) -> str:
+    try:
+        return ", ".join(f"{site['clients']} at {site['name']}" for site in content["federation"]["sites"])
+    except (KeyError, TypeError):
+        raise RunError(f"{path / 'run.yaml'} is damaged: its federation has no sites") from None

@@ -116,13 +116,17 @@ def _message(error: Mapping[str, Any], document: Document, steps: Steps) -> str:
     got = _got(value, document.seen(steps))
     if kind in _BOUNDS:
         bound, words = _BOUNDS[kind]
-        return f"expected {words} {context[bound]:g}, got {got}"
+        return f"expected {words} {_number(context[bound])}, got {got}"
     expected = _EXPECTED.get(kind.partition("_")[0])
     if expected is None:
         return f"{error['msg'][:1].lower()}{error['msg'][1:]}, got {got}"
     if not steps:
         return "the file is empty" if value is None else f"expected fields, such as 'name: value', got {got}"
     return f"expected {expected}, got {got}{_quoting(expected, value)}"
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,.0f}" if float(bound).is_integer() else f"{bound:g}"
 
 
 def _got(value: object, seen: str | None) -> str:

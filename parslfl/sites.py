@@ -24,6 +24,8 @@ from parslfl_executors.fields import Count, FieldError, Settings, Whole
 from parslfl_executors.local import Local
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+#: Workers or threads on one machine: more is a slip of the finger.
+_MOST = 4096
 _SUFFIXES = ("", ".yaml", ".yml")
 
 
@@ -65,6 +67,15 @@ class Site(Settings):
     executor: Annotated[Local, by_kind(Local)]
     transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
     retries: Whole = 1
+
+    @field_validator("executor")
+    @classmethod
+    def _sane(cls, executor: Local) -> Local:
+        for field in ("workers", "threads"):
+            number = getattr(executor, field)
+            if number is not None and number > _MOST:
+                raise FieldError(f"expected at most {_MOST:,}, got {number}", field)
+        return executor
 
 
 class Federation(Settings):

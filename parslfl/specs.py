@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
@@ -17,6 +18,9 @@ from typing import TypeVar
 from parslfl.errors import ConfigError, Problem
 
 T = TypeVar("T")
+
+#: A thing with so many fields shows them all: `classes` alone does not say how many.
+_SHOWN = 2
 
 
 def parse(text: str, known: Mapping[str, type[T]], family: str) -> T:
@@ -46,15 +50,16 @@ def parse(text: str, known: Mapping[str, type[T]], family: str) -> T:
 
 
 def render(thing: object, known: Mapping[str, type]) -> str:
-    """The spec of `thing`: its name and the fields that differ from their defaults."""
+    """The spec of `thing`: its name and its fields; of more than two, those that were changed."""
     names = {kind: name for name, kind in known.items()}
     name = names.get(type(thing), type(thing).__name__)
     if not dataclasses.is_dataclass(thing):
         return name
+    fields = [f for f in dataclasses.fields(thing) if f.init]
     pairs = [
         f"{f.name}={_text(getattr(thing, f.name))}"
-        for f in dataclasses.fields(thing)
-        if f.init and getattr(thing, f.name) != f.default
+        for f in fields
+        if len(fields) <= _SHOWN or getattr(thing, f.name) != f.default
     ]
     return f"{name}:{','.join(pairs)}" if pairs else name
 
@@ -80,10 +85,15 @@ def _convert(raw: str, wanted: object, where: str, family: str) -> object:
                 return raw.lower() == "true"
         elif callable(option):
             try:
-                return option(raw)
+                value = option(raw)
             except ValueError:
                 continue
-    allowed = " or ".join(repr(o) if isinstance(o, str) else getattr(o, "__name__", str(o)) for o in options)
+            if not isinstance(value, float) or math.isfinite(value):
+                return value
+    words = {float: "a finite number"}
+    allowed = " or ".join(
+        repr(o) if isinstance(o, str) else words.get(o, getattr(o, "__name__", str(o))) for o in options
+    )
     raise _refuse(family, f"{where}: {raw!r} is not {allowed}")
 
 

@@ -25,8 +25,19 @@ import numpy.typing as npt
 from parslfl.codecs import wire
 from parslfl.errors import ParslflError
 from parslfl.learning import Scores, Stop
-from parslfl.messages import EvaluateTask, Failure, InitTask, Outcome, Ref, Source, Spent, TrainTask, Update
-from parslfl.params import Params, nbytes, subtract
+from parslfl.messages import (
+    EvaluateTask,
+    Failure,
+    InitTask,
+    Outcome,
+    Ref,
+    Source,
+    Spent,
+    TrainTask,
+    Update,
+    update_name,
+)
+from parslfl.params import Params, nbytes, require_like, subtract
 from parslfl.protocols import Model, Transport
 
 #: Seconds between two looks at whether the round has been closed.
@@ -61,7 +72,8 @@ def evaluate(task: EvaluateTask) -> Scores | str:
     """The model's scores on the central test set, or why there are none."""
     try:
         params = read_model(task.transport, task.model_ref)
-        return task.model.evaluate(params, task.dataset.test(Path(task.folder)), task.work)
+        found = task.model.evaluate(params, task.dataset.test(Path(task.folder)), task.work)
+        return Scores(float(found.accuracy), float(found.loss), int(found.samples))
     except Exception as error:  # noqa: BLE001 - no score costs no model
         return reason(error)
 
@@ -93,19 +105,19 @@ def _train(task: TrainTask) -> Outcome:
         return Failure(task.client, task.round, "late", "the round was closed while this client trained")
     if task.work.epochs and not made.steps:
         return Failure(task.client, task.round, "late", "the deadline came before the first step")
+    require_like(made.params, params, f"{type(task.model).__name__}.train")
     delta = subtract(made.params, params, out=_scratch(params))
     packed = wire.pack(*task.codec.encode(delta))
-    name = f"updates/round-{task.round:04d}-client-{task.client.index:05d}"
-    ref = task.transport.put(name, packed.buffers, packed.checksum)
+    ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
     return Update(
         client=task.client,
         round=task.round,
         ref=ref,
-        samples=made.samples,
-        steps=made.steps,
-        planned_steps=made.planned_steps,
-        first_loss=made.first_loss,
-        loss=made.loss,
+        samples=int(made.samples),  # a model may count in numpy's numbers; the journal is JSON
+        steps=int(made.steps),
+        planned_steps=int(made.planned_steps),
+        first_loss=float(made.first_loss),
+        loss=float(made.loss),
         raw_bytes=nbytes(delta),
         spent=Spent(
             load=loaded - started,

@@ -90,6 +90,8 @@ def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> No
         (["run", "--epoch", "3"], "unknown argument --epoch 3 (did you mean '--epochs'?)"),
         (["run", "--experiment", "nowhere.yaml"], "no such experiment file"),
         (["run", "--resume"], "--run-dir DIR"),
+        (["run", "--run-dir", ""], "--run-dir: expected a directory, got nothing"),
+        (["report", ""], "RUN_DIR: expected a directory, got nothing"),
         (["run", "--clients", "5"], "20 clients a round, but the federation has 5"),
         (["run", "--site"], "expected one argument"),
         (["sites", "nowhere"], "no such site file"),
@@ -109,8 +111,11 @@ def test_wrong_usage_exits_with_2(words: list[str], said: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["report", "nowhere"], "holds no readable run"),
-        (["resume", "nowhere"], "holds no readable run"),
+        (
+            ["report", "nowhere"],
+            "nowhere holds no run (no run.yaml): name the directory that the run printed",
+        ),
+        (["resume", "nowhere"], "holds no run (no run.yaml)"),
         (["partition", "--dataset", "digits", "--clients", "9999"], "9999 clients"),
     ],
 )
@@ -121,8 +126,8 @@ def test_what_cannot_be_done_exits_with_1(
     assert said in capsys.readouterr().err
 
 
-def failing(error: BaseException) -> Callable[[Namespace], int]:
-    def command(args: Namespace) -> int:
+def failing(error: BaseException) -> Callable[..., int]:
+    def command(*args: object, **options: object) -> int:
         raise error
 
     return command
@@ -186,6 +191,73 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        (">&-", 0, ""),
+        ("2>&- >&-", 0, ""),
+        (
+            ">/dev/full",
+            1,
+            (
+                "error: no space is left to write standard output or the run directory: "
+                "free some, or write elsewhere\n"
+            ),
+        ),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_no_bug(
+    tmp_path: Path, redirected: str, code: int, said: str
+) -> None:
+    command = f"exec {sys.executable} -m parslfl partition --dataset digits {redirected}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_what_was_printed_stands_before_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(args: Namespace) -> int:
+        sys.stdout.write("first\n")
+        raise DataError("second")
+
+    with (
+        (tmp_path / "both").open("w") as error,
+        os.fdopen(os.dup(error.fileno()), "w") as output,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdout", output)
+        patch.setattr(sys, "stderr", error)
+        patch.setitem(actions.COMMANDS, "sites", command)
+        assert cli.main(["sites"]) == 1
+    assert (tmp_path / "both").read_text() == "first\nerror: second\n"
+
+
+def test_a_run_that_fails_before_it_writes_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(actions, "train", failing(DataError("no data")))
+    assert cli.main(["run", *QUICK, "--site", "local"]) == 1
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_directory_that_is_removed_while_it_is_run_is_told(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "parslfl", "run", *QUICK, "--rounds", "100000", "--run-dir", "here"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    while "round 2/" not in process.stdout.readline():
+        assert process.poll() is None
+    (tmp_path / "here").rename(tmp_path / "there")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "bug" not in said
+    assert "finished rounds are kept" not in said
+    assert "Traceback" not in said
 
 
 def test_sites_are_listed_and_shown(capsys: pytest.CaptureFixture[str], repository: Path) -> None:

@@ -72,7 +72,7 @@ def test_what_is_resolved_is_plain_and_makes_the_same_again() -> None:
     assert Experiment.model_validate(plain) == e
     assert list(plain) == list(Experiment.model_fields)
     assert (plain["strategy"], plain["partition"], plain["deadline"]) == (
-        "fedprox:mu=0.5",
+        "fedprox:mu=0.5,lr=1.0",
         "classes:k=3",
         300.0,
     )
@@ -185,13 +185,13 @@ def test_settings_go_where_they_belong() -> None:
     assert split_settings(texts) == (
         {"sites[0].clients": "3", "sites.a.executor.worker_init": "x=1"},
         {"lr": "0.2", "name": "mine"},
+        [],
     )
 
 
 def test_settings_that_belong_nowhere_are_refused() -> None:
-    with pytest.raises(ConfigError) as caught:
-        split_settings(["lr", "lrr=3", "site.0.clients=3", "name.x=1", "=3"])
-    lines = str(caught.value).splitlines()
+    *_, problems = split_settings(["lr", "lrr=3", "site.0.clients=3", "name.x=1", "=3"])
+    lines = [str(problem) for problem in problems]
     assert lines[:3] == [
         "--set lr: expected KEY=VALUE",
         "--set lrr=3: lrr: unknown field (did you mean 'lr'?)",
@@ -244,3 +244,18 @@ def test_what_does_not_fit_is_refused_with_every_reason(fields: dict[str, Any], 
     with pytest.raises(ConfigError) as caught:
         check(THIRTY, made(**fields))
     assert str(caught.value).splitlines() == problems
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("epochs", 10**20, "epochs: expected at most 1,000,000"),
+        ("rounds", 10**7, "rounds: expected at most 1,000,000"),
+        ("deadline", "31d", "deadline: expected at most 2,592,000"),
+        ("name", "n" * 101, "name: expected at most 100 characters, got 101"),
+        ("strategy", "fedprox:mu=nan", "'nan' is not a finite number"),
+    ],
+)
+def test_slips_of_the_finger_are_refused(field: str, value: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_experiment(None, {field: value})

@@ -110,17 +110,23 @@ def test_no_clock_is_left_running_once_all_have_settled() -> None:
     assert threading.active_count() == before
 
 
-def test_a_listener_that_fails_does_not_stop_the_round() -> None:
-    plan = RoundPlan(0, (Assignment(CLIENTS[0], LocalWork(), Raw()),), 1, 1)
+def test_a_listener_that_fails_does_not_stop_the_round(caplog: pytest.LogCaptureFixture) -> None:
+    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), Raw()) for c in CLIENTS), 1, 1)
 
     def broken(outcome: Outcome) -> None:
         raise RuntimeError("a bad display")
 
-    closing = Closing(plan, broken, lambda _: None, lambda: None)
+    def full() -> None:
+        raise OSError("the disk is full")
+
+    closing = Closing(plan, broken, lambda _: None, full)
     future: Future[Outcome] = Future()
     closing.watch({CLIENTS[0]: future})
     future.set_result(update(CLIENTS[0]))
     assert closing.settled[CLIENTS[0]].result(0) == update(CLIENTS[0])
+    assert all(closing.settled[c].done() for c in CLIENTS)
+    assert "a bad display" in caplog.text
+    assert "the disk is full" in caplog.text
 
 
 @pytest.mark.parametrize("close_at", [1, 3, 8])

@@ -151,3 +151,20 @@ def test_sums_are_reused_and_cleared_between_rounds(tmp_path: Path) -> None:
         finish(job, plan(), tmp_path / "model", tmp_path / "state", note)
         assert checkpoints.read(tmp_path / "model", "")["w"].tolist() == [2.0, 3.0, 4.0]
     assert job.desk.lanes[0]["w"] is memory
+
+
+@pytest.mark.parametrize("size", [1e16, 1e37])
+def test_an_absurdly_large_update_is_refused(tmp_path: Path, size: float) -> None:
+    done, new = run(tmp_path, [update(CLIENTS[0], 1, 1, 1), update(CLIENTS[1], size, 0, 0)])
+    assert new["w"].tolist() == [2.0, 3.0, 4.0]
+    assert "has the norm" in done.failures[0].reason
+
+
+def test_a_reference_to_another_file_of_the_run_is_neither_read_nor_removed(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("1234")
+    shared = replace(folding(), transports={"here": File(str(tmp_path))})
+    bad = replace(update(CLIENTS[0], 1, 1, 1), ref=Ref(4, "", path="journal.jsonl"))
+    note = merge(shared, 0, None, bad)
+    assert [f.kind for f in note.failures] == ["refused"]
+    assert "not this update's place" in note.failures[0].reason
+    assert (tmp_path / "journal.jsonl").exists()

@@ -239,3 +239,18 @@ def test_what_the_local_file_offers_is_accepted(repository: Path, folder: Path) 
     (folder / "all.yaml").write_text(text)
     (site,) = load_federation("all").sites
     assert (site.data, site.executor.accelerators) == ("/path/to/data", 2)
+
+
+@pytest.mark.parametrize("field", ["workers", "threads"])
+def test_a_million_workers_are_refused(field: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"sites\[0\].executor.{field}: expected at most 4,096, got 1000000"
+    ):
+        load_federation("local", {f"sites[0].executor.{field}": "1000000"})
+
+
+def test_an_empty_name_in_a_path_is_told() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--set sites..clients=3: a name is missing, before or after a dot"
+    ):
+        load_federation("local", {"sites..clients": "3"})

@@ -1,8 +1,9 @@
 """Run a module as a program that does not outlive the driver.
 
-`python -m parslfl_executors.guard PID START MODULE [ARGUMENT ...]` takes MODULE out of the
-driver's process group, so that Ctrl-C in the driver's terminal or notebook does not hit it, and
-kills its whole group within two seconds of process PID's end, however that came.
+`python -m parslfl_executors.guard PID START GROUP MODULE [ARGUMENT ...]` kills MODULE's whole
+process group within two seconds of process PID's end, however that came. GROUP is `own` for a
+new group, so that Ctrl-C in the driver's terminal or notebook does not hit MODULE, or `given`
+where whoever started it has already made one.
 
 START is PID's start time, from `started`: a reused PID is another process. Works on the machine
 of process PID only.
@@ -35,10 +36,10 @@ def started(pid: int) -> str:
         return ""
 
 
-def command(module: str) -> list[str]:
+def command(module: str, *, own_group: bool) -> list[str]:
     """The command line, without MODULE's arguments, that guards `module` with this process."""
-    pid = os.getpid()
-    return [sys.executable, "-m", "parslfl_executors.guard", str(pid), started(pid), module]
+    pid, group = os.getpid(), "own" if own_group else "given"
+    return [sys.executable, "-m", "parslfl_executors.guard", str(pid), started(pid), group, module]
 
 
 def _watch(pid: int, start: str) -> None:
@@ -48,11 +49,11 @@ def _watch(pid: int, start: str) -> None:
 
 
 def main() -> None:
-    pid, start, module = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-    if os.getpgid(0) == os.getpgid(os.getppid()) and os.getppid() == pid:
-        os.setpgid(0, 0)
+    pid, start, group, module = int(sys.argv[1]), *sys.argv[2:5]
+    if group == "own":
+        os.setpgid(0, 0)  # before anything else: the group that is killed must never be the driver's
     threading.Thread(target=_watch, args=(pid, start), daemon=True, name="guard").start()
-    sys.argv = [module, *sys.argv[4:]]
+    sys.argv = [module, *sys.argv[5:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

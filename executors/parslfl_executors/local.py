@@ -6,6 +6,8 @@ Does not know: what its workers are asked to do.
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -74,7 +76,9 @@ class Local(Settings):
             "init_blocks": 1,
             "min_blocks": 1,
             "max_blocks": 1,
-            "worker_init": interpreter_first(_threads(self.threads_per_worker()) + self.worker_init),
+            "worker_init": interpreter_first(
+                _threads(self.threads_per_worker()) + _beside_script() + self.worker_init
+            ),
             **raw.pop("provider", {}),
         }
         return worker_pool(
@@ -87,6 +91,15 @@ class Local(Settings):
             same_machine=True,
             raw=raw,
         )
+
+
+def _beside_script() -> str:
+    """Let workers import what lies beside the script that runs, as the script itself can."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    folder = Path(script).resolve().parent if script else None
+    if folder is None or folder == Path(sys.executable).parent:
+        return ""
+    return f"export PYTHONPATH=${{PYTHONPATH:+$PYTHONPATH:}}{shlex.quote(str(folder))}\n"
 
 
 def _threads(count: int) -> str:

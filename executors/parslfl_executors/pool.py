@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,38 @@ from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors import guard
 
+#: Seconds to wait for an answer of the interchange before taking it for dead.
+_REPLY = 30
 #: Blocks that must fail one after the other before the executor is given up. Parsl's own handler
 #: gives up with the first block, and so with the first lost node.
 _BLOCKS_IN_A_ROW = 3
 _INTERCHANGE = "parsl.executors.high_throughput.interchange"
 _POOL = "parsl.executors.high_throughput.process_worker_pool"
+
+
+class Pool(HighThroughputExecutor):
+    """Parsl's executor, which does not wait for ever when its interchange process has died."""
+
+    def start(self) -> None:
+        """Start, and watch the interchange from then on."""
+        self._ending = False
+        super().start()  # type: ignore[no-untyped-call]
+        ask = partial(self.command_client.run, timeout_s=_REPLY)
+        self.command_client.run = ask  # type: ignore[method-assign]
+        threading.Thread(target=self._watch, daemon=True, name=f"{self.label}-watch").start()
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        """Stop; a bad state keeps Parsl from ending the blocks, so they are ended here."""
+        self._ending = True
+        if self.bad_state_is_set and self.provider is not None:
+            self.provider.cancel(list(self.blocks_to_job_id.values()))
+        super().shutdown(timeout)
+
+    def _watch(self) -> None:
+        code = self.interchange_proc.wait() if self.interchange_proc is not None else None
+        if not self._ending:
+            gone = RuntimeError(f"Parsl's interchange process for {self.label} ended (exit code {code})")
+            self.set_bad_state_and_fail_all(gone)
 
 
 def worker_pool(
@@ -36,14 +64,15 @@ def worker_pool(
     accelerators: int | Sequence[str] = (),
     same_machine: bool = False,
     raw: Mapping[str, Any],
-) -> HighThroughputExecutor:
+) -> Pool:
     """An encrypted executor with `workers` processes a node.
 
     Parsl's programs are started by module name, so PATH does not matter. The interchange (and
     on the `same_machine` the workers too) ends with this process, however that ends. `raw`
     keywords go to HighThroughputExecutor as they are and win over everything here.
     """
-    command = guard.command(_POOL) if same_machine else ["python3", "-m", _POOL]
+    _refuse_odd(logs)
+    command = guard.command(_POOL, own_group=False) if same_machine else ["python3", "-m", _POOL]
     settings: dict[str, Any] = {
         "label": label,
         "provider": provider,
@@ -56,10 +85,22 @@ def worker_pool(
         "heartbeat_threshold": 20,
         "block_error_handler": partial(windowed_error_handler, threshold=_BLOCKS_IN_A_ROW),
         "worker_logdir_root": str(logs),
-        "interchange_launch_cmd": guard.command(_INTERCHANGE),
+        "interchange_launch_cmd": guard.command(_INTERCHANGE, own_group=True),
         "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", shlex.join(command)),
     }
-    return HighThroughputExecutor(**{**settings, **raw})
+    return Pool(**{**settings, **raw})
+
+
+def _refuse_odd(logs: Path) -> None:
+    """Parsl puts this path into shell commands as it is.
+
+    Raises:
+        ValueError: a shell would not read it back as one word.
+    """
+    odd = sorted(set(str(logs)) & set(" \t\n'\"`$&|;<>(){}[]*?!#~\\"))
+    if odd:
+        seen = " ".join(repr(character) for character in odd)
+        raise ValueError(f"Parsl cannot start workers from {logs}: name a directory without {seen}")
 
 
 def interpreter_first(worker_init: str) -> str:

@@ -84,9 +84,11 @@ def unpack(data: memoryview, expect: str = "") -> tuple[Params, dict[str, Any]]:
         count = math.prod(shape)
         offset = end - dtype.itemsize * count
         # frombuffer refuses an empty buffer even for zero elements
-        arrays[name] = (
-            np.frombuffer(data, dtype, count, offset).reshape(shape) if count else np.empty(shape, dtype)
-        )
+        try:
+            flat = np.frombuffer(data, dtype, count, offset) if count else np.empty(0, dtype)
+            arrays[name] = flat.reshape(shape)
+        except ValueError as error:
+            raise PayloadError(f"array {name!r} has the impossible shape {shape}: {error}") from None
     if len(arrays) != len(entries):
         raise PayloadError("the header names an array twice")
     return arrays, note

@@ -5,6 +5,7 @@ Does not know: how flags are written, or what becomes of an error.
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -37,10 +38,10 @@ _CLIENTS = "60"
 
 def run(args: Namespace) -> int:
     """Train, or with --dry-run show what would be trained."""
-    if args.resume and not args.run_dir:
+    if args.resume and args.run_dir is None:
         raise ConfigError([Problem("--resume", "", "name the run to go on with: --run-dir DIR")])
     request = asked(args, args.defaults)
-    path = Path(args.run_dir).absolute() if args.run_dir else None
+    path = None if args.run_dir is None else _directory(args.run_dir, "--run-dir")
     if request.note and not args.quiet:
         print(request.note, flush=True)
     if args.dry_run:
@@ -50,17 +51,23 @@ def run(args: Namespace) -> int:
     return 0
 
 
+def _directory(text: str, flag: str) -> Path:
+    if not text:
+        raise ConfigError([Problem(flag, "", "expected a directory, got nothing")])
+    return Path(text).absolute()
+
+
 def resume(args: Namespace) -> int:
     """Go on with the run in a directory, with the settings it has."""
-    path = Path(args.run_dir).absolute()
+    path = _directory(args.run_dir, "RUN_DIR")
     _train(args, remembered(path, args), path, True)
     return 0
 
 
 def report(args: Namespace) -> int:
     """Show the finished rounds of a run."""
-    path = Path(args.run_dir).absolute()
-    what = journal.described(path).get("experiment", {})
+    path = _directory(args.run_dir, "RUN_DIR")
+    what = journal.described(path)["experiment"]
     print(
         ", ".join(
             f"{key} {what[key]}"
@@ -108,7 +115,12 @@ def partition(args: Namespace) -> int:
 
 
 def _train(args: Namespace, request: Request, path: Path, resume: bool) -> None:
-    train(request, path, resume=resume, plain=args.plain, quiet=args.quiet)
+    try:
+        train(request, path, resume=resume, plain=args.plain, quiet=args.quiet)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # it failed before it wrote anything: leave no empty folder
+        raise
 
 
 def _show(counts: picture.Counts, title: str, numbers: bool) -> None:

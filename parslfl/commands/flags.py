@@ -120,6 +120,7 @@ PARTITION_FLAGS = (
 #: Flags of `parslfl resume`.
 RESUME_FLAGS = (
     _of("rounds", RUN, "N", "rounds in all, those already done included"),
+    *(flag for flag in FLAGS if flag.group == CLOSE),
     _DATA_DIR,
     *(flag for flag in FLAGS if flag.name in {"--plain", "--quiet", "--debug"}),
 )

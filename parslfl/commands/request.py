@@ -23,11 +23,14 @@ from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, check, load_experiment, split_settings
 from parslfl.journal import described
+from parslfl.runs import recorded_threads
 from parslfl.settings import build
 from parslfl.sites import Federation, load_federation, local_folders
 
 T = TypeVar("T")
 
+#: Digits of a number of clients: more is a slip of the finger.
+_DIGITS = 9
 #: Value of --dataset: the workflow's own where this machine has it, else the embedded digits.
 AUTO = "auto"
 
@@ -48,7 +51,8 @@ def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
         ConfigError: with every problem of the files, the flags and their fit.
     """
     problems: list[Problem] = []
-    places, fields = _tried(problems, lambda: split_settings(args.set or [])) or ({}, {})
+    places, fields, strange = split_settings(args.set or [])
+    problems += strange
     site = args.site or str(defaults.get("site", SITE))
     clients = _tried(problems, lambda: args.clients and whole(args.clients, "clients"))
     federation = _tried(problems, lambda: _sized(load_federation(site, places), clients))
@@ -79,6 +83,8 @@ def experiment_of(
 def remembered(run_dir: Path, args: Namespace) -> Request:
     """What the run in `run_dir` was asked for, but for the flags that are given now.
 
+    Its local sites get the CPU threads that they had then: the machine may be another one.
+
     Raises:
         RunError: there is no run.
         ConfigError: its settings cannot be read back.
@@ -92,7 +98,7 @@ def remembered(run_dir: Path, args: Namespace) -> Request:
     if federation is None or experiment is None:
         where = str(run_dir / "run.yaml")
         raise ConfigError([replace(problem, where=problem.where or where) for problem in problems])
-    return Request(federation, experiment)
+    return Request(_with_threads(federation, recorded_threads(content)), experiment)
 
 
 def whole(text: str, flag: str) -> int:
@@ -101,8 +107,8 @@ def whole(text: str, flag: str) -> int:
     Raises:
         ConfigError: it is none.
     """
-    if not text.isdecimal() or int(text) < 1:
-        message = f"expected a whole number of at least 1, got {text!r}"
+    if not text.isdecimal() or len(text) > _DIGITS or int(text) < 1:
+        message = f"expected a whole number of at least 1 and at most {_DIGITS} digits, got {text!r}"
         raise ConfigError([Problem(f"--{flag} {text}", flag, message)])
     return int(text)
 
@@ -115,6 +121,16 @@ def _flags(args: Namespace) -> dict[str, str]:
 
 def _sized(federation: Federation, clients: int | None) -> Federation:
     return federation if clients is None else federation.with_clients(clients)
+
+
+def _with_threads(federation: Federation, threads: Mapping[str, int]) -> Federation:
+    sites = (
+        site.model_copy(update={"executor": site.executor.model_copy(update={"threads": threads[site.name]})})
+        if site.name in threads and site.executor.threads_per_worker() != threads[site.name]
+        else site
+        for site in federation.sites
+    )
+    return federation.model_copy(update={"sites": tuple(sites)})
 
 
 def _found(request: Request) -> Request:

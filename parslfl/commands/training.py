@@ -17,6 +17,7 @@ from parslfl import journal
 from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
+from parslfl.messages import Event
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
@@ -55,12 +56,23 @@ def _told(request: Request, path: Path, resume: bool, screen: Display) -> list[R
     """Rows of the rounds that were completed, after telling `screen` all about them."""
     from parslfl.orchestrator import rounds  # takes a second: the display is up by then
 
-    reports = rounds(request.federation, request.experiment, path, resume=resume, watch=screen.watch)
+    heard: list[Event] = []
+
+    def watch(event: Event) -> None:
+        heard[:] = [event]
+        screen.watch(event)
+
+    reports = rounds(request.federation, request.experiment, path, resume=resume, watch=watch)
     rows = []
-    with closing(reports):
-        for report in reports:
-            screen.told(report)
-            rows.append(Row.of(report))
+    try:
+        with closing(reports):
+            for report in reports:
+                screen.told(report)
+                rows.append(Row.of(report))
+    except OSError as error:
+        if heard and not (path / "run.yaml").exists():
+            raise RunError(f"{path} is gone: it was removed while the run went on; start it anew") from error
+        raise
     return rows
 
 
@@ -77,8 +89,13 @@ def _title(request: Request, path: Path) -> str:
 
 def _note(error: BaseException, path: Path) -> None:
     """Add to `error` how to go on, where a round has finished."""
-    done = path / "journal.jsonl"
-    if isinstance(error, RunError) or not done.exists() or not done.stat().st_size:
+    if isinstance(error, RunError):
+        return
+    try:
+        finished = journal.reports(path)
+    except RunError:  # what is damaged is not kept
+        return
+    if not finished:
         return
     error.add_note(f"finished rounds are kept in {shown(path)}; resume with: {command('resume', path)}")
 

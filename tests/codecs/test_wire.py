@@ -103,6 +103,7 @@ def forged(header: object) -> memoryview:
         {"arrays": [["a", "<f4", [1 << 40]]], "note": {}},
         {"arrays": [["a", "<f4", [-1]]], "note": {}},
         {"arrays": [["a", "<f4", [1 << 60, 1 << 60]]], "note": {}},
+        {"arrays": [["a", "<f4", [0, 1 << 47, 1 << 47]]], "note": {}},
         {"arrays": [["a", "O", [1]]], "note": {}},
         {"arrays": [["a", "<U8", [1]]], "note": {}},
         {"arrays": [["a", "<f4", [True]]], "note": {}},

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from parslfl.commands.flags import FLAGS, Parser, add
+from parslfl.commands.flags import FLAGS, RESUME_FLAGS, Parser, add
 from parslfl.commands.request import Request, asked, remembered
 from parslfl.data.digits import Digits
 from parslfl.errors import ConfigError, RunError
@@ -77,6 +77,14 @@ def test_all_problems_come_at_once(site: str) -> None:
         assert part in text
 
 
+def test_what_set_says_wrong_is_told_of_both_sides(site: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        asked(words("--site", site, "--set", "per_rounds=3", "--set", "sites.a.client=3"), {})
+    text = str(caught.value)
+    assert "did you mean 'per_round'?" in text
+    assert "did you mean 'clients'?" in text
+
+
 def test_what_does_not_fit_is_refused(site: str) -> None:
     with pytest.raises(ConfigError, match="20 clients a round, but the federation has 6"):
         asked(words("--site", site), {})
@@ -129,3 +137,20 @@ def test_a_run_that_cannot_be_remembered_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         remembered(tmp_path, Namespace())
     assert all(str(tmp_path / "run.yaml") in line for line in str(caught.value).splitlines())
+
+
+def test_a_run_remembers_its_cpu_threads(site: str, tmp_path: Path) -> None:
+    first = asked(words("--site", site, "--per-round", "2"), {})
+    content = yaml.safe_load((written(first, tmp_path) / "run.yaml").read_text())
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**content, "resolved": {"a": {"threads": 77}}}))
+    sites = remembered(tmp_path, Namespace()).federation.sites
+    assert [place.executor.threads for place in sites] == [77, None]
+
+
+def test_how_a_round_closes_may_be_changed_for_the_rest(site: str, tmp_path: Path) -> None:
+    first = asked(words("--site", site, "--per-round", "2"), {})
+    parser = Parser(prog="p")
+    add(parser, RESUME_FLAGS)
+    given = parser.parse_args(["--quorum", "1", "--deadline", "5m", "--fastest", "2"])
+    made = remembered(written(first, tmp_path), given).experiment
+    assert (made.quorum, made.deadline, made.fastest) == (1, 300, 2)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from looking import guarded_by, task_seeds
+from looking import guarded_by, is_interchange, task_seeds, wait_until
 from mischief import Mischief
 
-from parslfl import journal
+from parslfl import journal, orchestrator
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.messages import RoundReport
 from parslfl.orchestrator import rounds
+from parslfl.params import Params
 from parslfl.sites import Federation
+from parslfl.strategies.fedavg import FedAvg
 
 Make = Callable[..., Experiment]
 
@@ -130,3 +134,81 @@ def test_workers_that_cannot_start_end_the_run_with_their_own_words(
     sites = (site.model_copy(update={"executor": broken}),)
     with pytest.raises(RunError, match="no such module: conda"):
         next(rounds(federation.model_copy(update={"sites": sites}), experiment(), tmp_path / "run"))
+
+
+def test_an_interchange_that_is_killed_ends_the_run_instead_of_hanging_it(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    model = Mischief("sleep", task_seeds(1, *range(8)), seconds=30.0)
+    running = rounds(federation, experiment(model=model, rounds=2, per_round=8), tmp_path / "run")
+    next(running)
+    (interchange,) = filter(is_interchange, guarded_by(os.getpid()))
+    interchange.kill()
+    with pytest.raises(QuorumError, match="interchange process for here ended"):
+        next(running)
+    assert wait_until(lambda: guarded_by(os.getpid()) == [], 30)
+
+
+def test_a_stopped_worker_is_ended_with_the_run(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    running = rounds(federation, experiment(rounds=50), tmp_path / "run")
+    next(running)
+    workers = [p for p in guarded_by(os.getpid()) if "spawn_main" in " ".join(p.cmdline())]
+    workers[0].suspend()
+    running.close()
+    assert wait_until(lambda: guarded_by(os.getpid()) == [] and not workers[0].is_running(), 10)
+
+
+@pytest.mark.parametrize(
+    ("act", "why"),
+    [
+        ("missing", "Mischief.train returned other arrays than it was given"),
+        ("reshape", "as float32\\[1, .*not float32\\["),
+        ("integer", "as int64"),
+    ],
+)
+def test_a_model_that_returns_something_else_is_told_so(
+    federation: Federation, experiment: Make, tmp_path: Path, act: str, why: str
+) -> None:
+    model = Mischief(act, task_seeds(0, 1))
+    report = one(federation, experiment(model=model, rounds=1, per_round=8), tmp_path)
+    assert [(f.client.index, f.kind) for f in report.failures] == [(1, "error")]
+    assert re.search(why, report.failures[0].reason)
+
+
+def test_an_evaluation_that_hangs_does_not_hang_the_run(
+    federation: Federation, experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orchestrator, "_EVALUATION", 1.0)
+    model = Mischief("doze", (), seconds=60)
+    asked = experiment(model=model, rounds=2, per_round=4, deadline=5)
+    reports = list(rounds(federation, asked, tmp_path / "run"))
+    assert reports[0].evaluation_error == "given up after 5 s"
+    assert len(reports) == 2
+
+
+def test_a_strategy_that_fails_is_named(federation: Federation, experiment: Make, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="round 1 could not be merged: ZeroDivisionError"):
+        next(rounds(federation, experiment(strategy=Broken()), tmp_path / "run"))
+    with pytest.raises(RunError, match="Shapeless.step returned other arrays"):
+        next(rounds(federation, experiment(strategy=Shapeless()), tmp_path / "other"))
+
+
+@dataclass(frozen=True)
+class Broken(FedAvg):
+    def weight(self, samples: int, steps: int) -> float:
+        return 1 / 0
+
+
+@dataclass(frozen=True)
+class Shapeless(FedAvg):
+    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+        return state, {}
+
+
+def test_a_path_that_parsl_would_split_is_refused_at_once(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="Parsl cannot start workers from .*: name a directory without ' '"):
+        next(rounds(federation, experiment(), tmp_path / "a b"))

@@ -232,7 +232,8 @@ def test_a_shared_folder_of_its_own_is_used_and_removed(
     )
     running = rounds(shared, experiment, tmp_path / "run")
     first = next(running)
-    assert (tmp_path / "scratch" / "run").is_dir()
+    (own,) = (tmp_path / "scratch").iterdir()
+    assert own.name.startswith("parslfl-")
     second = next(running)
     assert next(running, None) is None
     assert [first.model, second.model] == [r.model for r in whole[1][:2]]

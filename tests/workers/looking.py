@@ -21,13 +21,26 @@ def task_seeds(round: int, *clients: int, seed: int = 0) -> tuple[int, ...]:
 def guarded_by(pid: int) -> list[psutil.Process]:
     """Live processes that promised to end with process `pid`, and their children."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
+    for process in psutil.process_iter(["cmdline", "ppid"]):
         words = process.info["cmdline"] or []
-        if "parslfl_executors.guard" in words and words[words.index("parslfl_executors.guard") + 1] == str(
-            pid
-        ):
+        guards = "parslfl_executors.guard" in words and str(pid) in words
+        if guards or (process.info["ppid"] == pid and is_interchange(process)):
             found += [process, *process.children(recursive=True)]
-    return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in {p.pid: p for p in found}.values() if alive(p)]
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie is only waiting for its parent to look."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_interchange(process: psutil.Process) -> bool:
+    """Parsl's interchange gives itself a title in place of its command line."""
+    line = " ".join(process.cmdline())
+    return line.startswith("parsl: HTEX interchange") or "high_throughput.interchange" in line
 
 
 def wait_until(true: Callable[[], bool], seconds: float) -> bool:

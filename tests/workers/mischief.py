@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,9 @@ from parslfl.params import Params
 
 @dataclass(frozen=True)
 class Mischief:
-    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, nan, sleep."""
+    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, sleep; or return
+    what they should not: nan, missing, reshape, integer. `blind` and `doze` are for evaluation.
+    """
 
     act: str
     seeds: tuple[int, ...]
@@ -34,14 +36,25 @@ class Mischief:
         if seed in self.seeds:
             self._act(stop)
         made = Softmax().train(params, samples, work, seed, stop)
-        if seed in self.seeds and self.act == "nan":
-            next(iter(made.params.values())).fill(np.nan)
-        return made
+        return replace(made, params=self._spoilt(made.params)) if seed in self.seeds else made
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
         if self.act == "blind":
             raise RuntimeError("no glasses")
+        if self.act == "doze":
+            time.sleep(self.seconds)
         return Softmax().evaluate(params, samples, work)
+
+    def _spoilt(self, params: Params) -> Params:
+        name, array = next(iter(params.items()))
+        other = {
+            "nan": np.full_like(array, np.nan),
+            "reshape": array.reshape(1, -1),
+            "integer": array.astype(np.int64),
+        }
+        if self.act == "missing":
+            return {key: value for key, value in params.items() if key != name}
+        return {**params, name: other.get(self.act, array)}
 
     def _act(self, stop: Stop) -> None:
         if self.act == "raise":

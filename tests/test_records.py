@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parslfl import records
+from parslfl.errors import RunError
+from parslfl.messages import Client, Failure, Ref, RoundReport, Update
+from parslfl.records import Finished, Scored
+
+UPDATE = Update(Client(3, "a"), 0, Ref(8, "cc", data=b"12345678"), 10, 1, 1, 2.5, 1.5, 8)
+FAILURE = Failure(Client(4, "a"), 0, "late", "too slow")
+REPORT = RoundReport(0, "aa", (UPDATE,), (FAILURE,), 1.5, 80, 8, 0.5, 0.25, 2.0)
+
+
+def refuse(constant: str) -> None:
+    raise AssertionError(constant)
+
+
+def test_a_line_reads_back_without_the_bytes_of_inline_updates() -> None:
+    read = records.parse(records.line(records.finished(REPORT, "bb")).encode(), "here")
+    assert read == Finished(replace(REPORT, updates=(replace(UPDATE, ref=Ref(8, "cc")),)), "bb")
+    assert records.parse(records.line(records.scored(REPORT)).encode(), "here") == Scored(
+        0, {"accuracy": 0.25, "test_loss": 2.0, "evaluation_error": ""}
+    )
+
+
+def test_what_is_not_finite_is_null_and_a_loss_reads_back_as_nan() -> None:
+    update = replace(UPDATE, loss=math.nan, first_loss=math.inf)
+    line = records.line(records.finished(replace(REPORT, loss=math.nan, updates=(update,)), ""))
+    assert json.loads(line, parse_constant=refuse)["report"]["loss"] is None
+    read = records.parse(line.encode(), "here")
+    assert isinstance(read, Finished)
+    assert math.isnan(read.report.loss)
+    assert math.isnan(read.report.updates[0].loss)
+    assert math.isnan(read.report.updates[0].first_loss)
+
+
+def test_numpy_scalars_are_written_as_numbers() -> None:
+    line = records.line({"a": np.float32(0.5), "b": np.int64(3), "c": (np.float64("nan"),)})
+    assert json.loads(line, parse_constant=refuse) == {"a": 0.5, "b": 3, "c": [None]}
+
+
+@pytest.mark.parametrize("text", [b"{}", b"\xff\xfe", b"[]", b"3", b'{"event": "finished"}', b"{"])
+def test_a_line_that_is_none_is_refused_by_its_place(text: bytes) -> None:
+    with pytest.raises(RunError, match=r"journal.jsonl:7 is damaged"):
+        records.parse(text, "journal.jsonl:7")

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from parslfl.errors import ConfigError
+from parslfl.specs import parse, render
+
+
+@dataclass(frozen=True)
+class Two:
+    k: int = 2
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Three:
+    a: int = 1
+    b: int = 2
+    c: int | None = None
+
+
+KNOWN: dict[str, type] = {"two": Two, "three": Three}
+
+
+@pytest.mark.parametrize(
+    ("thing", "text"),
+    [
+        (Two(), "two:k=2,rate=0.5"),
+        (Two(k=3), "two:k=3,rate=0.5"),
+        (Three(), "three"),
+        (Three(b=9), "three:b=9"),
+    ],
+)
+def test_few_fields_are_all_shown_and_read_back(thing: object, text: str) -> None:
+    assert render(thing, KNOWN) == text
+    assert parse(text, KNOWN, "thing") == thing
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "x", "1e999"])
+def test_numbers_are_finite(value: str) -> None:
+    with pytest.raises(ConfigError, match=f"two:rate: '{value}' is not a finite number"):
+        parse(f"two:rate={value}", KNOWN, "thing")
