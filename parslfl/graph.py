@@ -117,8 +117,9 @@ class Closing:
 
 
 def lost(error: BaseException) -> str:
-    """Why Parsl gave up on a task, in one line."""
-    return tasks.reason(error)
+    """Why Parsl gave up on a task, in one line: what its scheduler says of the block comes first."""
+    said = getattr(error, "__notes__", [])
+    return "; ".join([*said, tasks.reason(error)])
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from parslfl_executors.fields import Count, FieldError, Keywords, Settings, Whole
+from parslfl_executors.fields import Count, Devices, FieldError, Keywords, Settings
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
-
-
-def _names(value: object) -> object:
-    """Accelerators may be named by number: `[0, 1]`."""
-    if isinstance(value, list):
-        return [str(item) if type(item) is int else item for item in value]
-    if type(value) is int and value >= 0:
-        return value
-    raise FieldError(f"expected a count or device names, got {value!r}")
 
 
 class Local(Settings):
@@ -39,7 +30,7 @@ class Local(Settings):
     kind: Literal["local"] = "local"
     workers: Count | None = None
     threads: Count | None = None
-    accelerators: Annotated[Whole | list[str], BeforeValidator(_names)] = 0
+    accelerators: Devices = 0
     worker_init: str = ""
     parsl: Keywords = Field(default_factory=dict)
 
@@ -66,7 +57,7 @@ class Local(Settings):
 
     def build(self, label: str, logs: Path) -> ParslExecutor:
         """A new Parsl executor called `label`, its logs under `logs`."""
-        from parslfl_executors.pool import interpreter_first, worker_pool
+        from parslfl_executors.pool import bound_threads, interpreter_first, worker_pool
         from parslfl_executors.processes import LocalProcesses
 
         raw = dict(self.parsl)
@@ -74,7 +65,7 @@ class Local(Settings):
             "init_blocks": 1,
             "min_blocks": 1,
             "max_blocks": 1,
-            "worker_init": interpreter_first(_threads(self.threads_per_worker()) + self.worker_init),
+            "worker_init": interpreter_first(bound_threads(self.threads_per_worker()) + self.worker_init),
             **raw.pop("provider", {}),
         }
         return worker_pool(
@@ -87,12 +78,6 @@ class Local(Settings):
             same_machine=True,
             raw=raw,
         )
-
-
-def _threads(count: int) -> str:
-    """Bound every numeric library: each would otherwise take all cores in every worker."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return "".join(f"export {name}={count}\n" for name in names)
 
 
 def _cores() -> int:
