@@ -6,12 +6,14 @@ Does not know: which scheduler the provider speaks to, or what the tasks do.
 from __future__ import annotations
 
 import shlex
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from parsl.executors import HighThroughputExecutor
 from parsl.executors.high_throughput.errors import ManagerLost
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
@@ -51,7 +53,7 @@ def worker_pool(
     settings: dict[str, Any] = {
         "label": label,
         "provider": provider,
-        "address": address,
+        "address": address or "0.0.0.0",  # noqa: S104  listens on all: CurveZMQ keeps strangers out
         "max_workers_per_node": workers,
         "cores_per_worker": 1e-6,  # only max_workers_per_node decides
         "available_accelerators": accelerators,
@@ -63,7 +65,18 @@ def worker_pool(
         "interchange_launch_cmd": guard.command(_INTERCHANGE),
         "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", command),
     }
-    return HighThroughputExecutor(**{**settings, **raw})
+    executor = HighThroughputExecutor(**{**settings, **raw})
+    if address is None and "address" not in raw:
+        # Parsl would find them too, but would also ask a public web service who we are
+        executor.all_addresses = _addresses()
+    return executor
+
+
+def _addresses() -> set[str]:
+    """IPv4 addresses of this machine; the loopback's where there is no other."""
+    found = [entry for entries in psutil.net_if_addrs().values() for entry in entries]
+    own = {entry.address for entry in found if entry.family == socket.AF_INET}
+    return {address for address in own if not address.startswith("127.")} or own
 
 
 def interpreter_first(worker_init: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from parslfl.experiment import Experiment
 from parslfl.messages import Event, RoundStarted
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site
-from parslfl_executors.slurm_queue import ask, label, read_jobs
+from parslfl_executors.slurm_queue import ask, cancel, label, read_jobs
 
 Make = Callable[..., Experiment]
 Sites = Callable[..., Site]
@@ -25,7 +24,8 @@ Federate = Callable[..., Federation]
 
 
 def scontrol(*words: str) -> None:
-    subprocess.run(["scontrol", "update", *words], check=True)
+    answer = ask(["scontrol", "update", *words])
+    assert not answer.code, answer.err
 
 
 def strike(run: Path) -> None:
@@ -40,7 +40,7 @@ def strike(run: Path) -> None:
     }
     soon = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 3))
     scontrol(f"jobid={by_site['overdue'].id}", f"EndTime={soon}")
-    subprocess.run(["scancel", by_site["given-up"].id, by_site["tried-again"].id], check=True)
+    assert cancel([by_site["given-up"].id, by_site["tried-again"].id])
     scontrol(f"nodename={by_site['broken'].nodes}", "state=down", "reason=test")
 
 
@@ -49,7 +49,7 @@ def mended() -> Iterator[None]:
     """The node that a test takes down comes back."""
     yield
     # one that has come back by itself refuses
-    subprocess.run(["scontrol", "update", "nodename=node3", "state=resume"], capture_output=True)
+    ask(["scontrol", "update", "nodename=node3", "state=resume"])
 
 
 def test_each_loss_has_its_cause_and_costs_at_most_its_client(
