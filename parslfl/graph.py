@@ -41,7 +41,7 @@ class Closing:
 
     Gives one `Settled` future a client, which always gets a value. `on_settled` hears each
     outcome once, and `on_surplus` each update that came when its client was already counted
-    out; both may be called from any thread.
+    out; both may be called from any thread. `waiting` says why a site's tasks do not run, or "".
     """
 
     def __init__(
@@ -50,10 +50,12 @@ class Closing:
         on_settled: Callable[[Outcome], None],
         on_surplus: Callable[[Update], None],
         on_closed: Callable[[], None],
+        waiting: Callable[[str], str] = lambda _site: "",
     ) -> None:
         self.plan = plan
         self.settled: dict[Client, Settled] = {a.client: Future() for a in plan.cohort}
         self._heard, self._surplus, self._closed = on_settled, on_surplus, on_closed
+        self._waiting = waiting
         self._lock = threading.Lock()
         self._updates = 0
         self._timer: threading.Timer | None = None
@@ -73,8 +75,10 @@ class Closing:
         waiting = [client for client, settled in self.settled.items() if not settled.done()]
         if waiting:
             self._closed()
+        queues = {site: self._waiting(site) for site in {client.site for client in waiting}}
         for client in waiting:
-            self._settle(Failure(client, self.plan.round, "late", why))
+            reason = "; ".join(filter(None, [why, queues[client.site]]))
+            self._settle(Failure(client, self.plan.round, "late", reason))
 
     def cancel(self) -> None:
         """Stop the clock: the run is ending."""

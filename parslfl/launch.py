@@ -71,6 +71,13 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
         _uninterrupted(lambda: _stop(running))
 
 
+def waiting(running: DataFlowKernel, place: str) -> str:
+    """Why the tasks of `place` are not running, where its scheduler says so; else ""."""
+    from parslfl_executors.pool import waiting
+
+    return waiting(running.executors[place])
+
+
 def _stop(running: DataFlowKernel) -> None:
     """End all blocks, also those that Parsl does not clean up: of an executor that has failed."""
     from parslfl_executors.pool import sweep

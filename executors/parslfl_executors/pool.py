@@ -112,6 +112,12 @@ def explain(executor: Any, error: Exception) -> str:
     return str(tell(ids[0])) if ids else ""
 
 
+def waiting(executor: Any) -> str:
+    """Why none of the executor's blocks runs, if its provider has a `waiting()` that says so."""
+    tell = getattr(getattr(executor, "provider", None), "waiting", None)
+    return str(tell()) if tell is not None else ""
+
+
 def sweep(executor: Any) -> None:
     """Remove what is left of the blocks of a stopped executor, if its provider has a `sweep()`."""
     rest = getattr(getattr(executor, "provider", None), "sweep", None)

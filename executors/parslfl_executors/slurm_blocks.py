@@ -99,6 +99,12 @@ class SlurmBlocks(SlurmProvider):
             known = (self._ask([job_id]) or {}).get(job_id, known)
         return known.why() if known else f"slurm job {job_id}: Slurm knows it no longer"
 
+    def waiting(self) -> str:
+        """Why nothing runs yet, as of the last look; "" if something does."""
+        alive = [job for job, entry in self.resources.items() if not entry["status"].terminal]
+        known = [self.jobs[job] for job in alive if job in self.jobs]
+        return "" if any(job.state in slurm_queue.RUNNING for job in known) or not known else known[0].why()
+
     def sweep(self) -> None:
         """Cancel what is left of this run, also what Parsl lost sight of."""
         slurm_queue.cancel_labelled(self.comment, self.clusters or "", self.cmd_timeout)

@@ -97,3 +97,15 @@ def test_what_sbatch_refuses_is_said_in_its_words(
 ) -> None:
     with pytest.raises(ParslflError, match="Invalid partition name specified"):
         list(rounds(federation(site(partition="nope")), experiment(), tmp_path / "run"))
+
+
+def test_a_queue_that_never_starts_is_the_reason_of_the_late(
+    site: Sites, here: Site, federation: Federate, experiment: Make, tmp_path: Path
+) -> None:
+    held = site(max_blocks=1, scheduler_options="--hold")
+    wanted = experiment(rounds=1, per_round=8, deadline=6)
+    (report,) = rounds(federation(here, held), wanted, tmp_path / "run")
+    assert {u.client.site for u in report.updates} == {"here"}
+    (reason,) = {f.reason for f in report.failures}
+    assert reason.startswith("not in when the deadline of 6 s passed; slurm job ")
+    assert reason.endswith(" PENDING (JobHeldUser)")

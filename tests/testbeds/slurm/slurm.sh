@@ -145,6 +145,10 @@ start_accounting() {
 all_idle() { [ "$(sinfo -h -N -t idle,mixed,allocated -o %N | sort -u | wc -l)" = "$NODES" ]; }
 
 up() {
+  if [ -e /etc/slurm/slurm.conf ] && [ "$(readlink /etc/slurm/slurm.conf)" != "$SLURM_CONF" ]; then
+    say "this machine has a Slurm of its own, which is left alone"
+    return 1
+  fi
   install_packages
   configure
   start_munge
