@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 from parsl.executors import HighThroughputExecutor
@@ -21,6 +21,7 @@ from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors import guard
+from parslfl_executors.signals import SiteSignals
 
 #: Blocks that must fail one after the other before the executor is given up. Parsl's own handler
 #: gives up with the first block, and so with the first lost node.
@@ -116,6 +117,12 @@ def waiting(executor: Any) -> str:
     """Why none of the executor's blocks runs, if its provider has a `waiting()` that says so."""
     tell = getattr(getattr(executor, "provider", None), "waiting", None)
     return str(tell()) if tell is not None else ""
+
+
+def signals(executor: Any) -> SiteSignals | None:
+    """How the site of a started executor stands, if its provider has a `signals()` that says so."""
+    tell = getattr(getattr(executor, "provider", None), "signals", None)
+    return cast(SiteSignals, tell(executor.connected_managers())) if tell is not None else None
 
 
 def sweep(executor: Any) -> None:

@@ -9,7 +9,7 @@ Does not know: which settings a site has, or what the workers do.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from parsl.executors.status_handling import BlockProviderExecutor
@@ -20,6 +20,7 @@ from parsl.providers import SlurmProvider
 from parsl.providers.errors import SubmitException
 
 from parslfl_executors import slurm_queue
+from parslfl_executors.signals import SiteSignals, counted
 from parslfl_executors.slurm_queue import Job
 
 #: Seconds in which a new job may be missing from the queue's answers.
@@ -104,6 +105,21 @@ class SlurmBlocks(SlurmProvider):
         alive = [job for job, entry in self.resources.items() if not entry["status"].terminal]
         known = [self.jobs[job] for job in alive if job in self.jobs]
         return "" if any(job.state in slurm_queue.RUNNING for job in known) or not known else known[0].why()
+
+    def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
+        """How this site stands now; `managers` is what the executor's `connected_managers()` returns."""
+        alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
+        found = (self._ask(alive) if alive else {}) or {}
+        nodes = slurm_queue.nodes(self.partition, self.clusters or "", self.cmd_timeout)
+        workers, free = counted(managers)
+        return SiteSignals(
+            at=time.time(),
+            blocks=tuple(job.block() for job in found.values() if job.alive),
+            workers=workers,
+            free_workers=free,
+            idle_nodes=sum(n.count for n in nodes if n.state == "idle"),
+            idle_cores=sum(n.idle_cores for n in nodes),
+        )
 
     def sweep(self) -> None:
         """Cancel what is left of this run, also what Parsl lost sight of."""

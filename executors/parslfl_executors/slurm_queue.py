@@ -14,8 +14,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from parslfl_executors.fields import seconds
+from parslfl_executors.signals import Block
 
 #: id, state, reason, start, time left, time limit, nodes, comment (last: it may hold anything).
 _JOB = "%i|%T|%r|%S|%L|%l|%N|%k"
@@ -69,6 +71,12 @@ class Job:
     def alive(self) -> bool:
         """Whether it may still run."""
         return self.state in ALIVE
+
+    def block(self) -> Block:
+        """A job that is alive, as every site tells of its blocks."""
+        waits: Literal["pending", "paused"] = "pending" if self.state in PENDING else "paused"
+        state = "running" if self.state in RUNNING else waits
+        return Block(self.id, state, self.reason, self.starts, self.left)
 
     def why(self) -> str:
         """Its state and the cause of it, in one line."""
