@@ -21,19 +21,19 @@ export SLURM_CONF=$P/etc/slurm.conf
 
 say() { echo "slurm test bed: $*" >&2; }
 
-# alive PIDFILE NAME: the process in the file lives, and is what we think it is (pids are reused)
-alive() {
-  local pid
-  pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && [[ "$(cat "/proc/$pid/comm" 2>/dev/null)" == $2* ]]
-}
+# runs PID NAME: the process lives (no zombie), and is what we think it is (pids are reused)
+runs() { [[ "$(cat "/proc/$1/comm" 2>/dev/null)" == $2* && "$(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null)" != Z ]]; }
 
-# stop PIDFILE NAME: TERM, five seconds, KILL: that one process
+# alive PIDFILE NAME: the same for the process in the file
+alive() { local pid; pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && runs "$pid" "$2"; }
+
+# stop PIDFILE NAME: TERM, three seconds, KILL: that one process. slurmd removes its file long before it ends.
 stop() {
   alive "$1" "$2" || return 0
   local pid
   pid=$(cat "$1")
   kill "$pid" 2>/dev/null || true
-  for _ in $(seq 50); do alive "$1" "$2" || return 0; sleep 0.1; done
+  for _ in $(seq 30); do runs "$pid" "$2" || return 0; sleep 0.1; done
   kill -9 "$pid" 2>/dev/null || true
 }
 
@@ -165,11 +165,25 @@ up() {
   wait_for 300 all_idle
 }
 
+# stepds: this cluster's job steps that are left, told by the folder they run in
+stepds() {
+  local folder
+  for folder in /proc/[0-9]*; do
+    [[ "$(cat "$folder/comm" 2>/dev/null)" == slurmstepd && "$(readlink "$folder/cwd")" == "$P"/* ]] &&
+      echo "${folder#/proc/}"
+  done
+  return 0
+}
+
 down() {
   [ -d "$P" ] || return 0
-  ! alive "$P/run/slurmctld.pid" slurmctld || { scancel --user="$(id -un)" && sleep 1; } || true
-  local file
+  local file pid
+  if alive "$P/run/slurmctld.pid" slurmctld; then
+    scancel --user="$(id -un)" || true
+    wait_for 100 sh -c '[ -z "$(squeue -h -a)" ]' || true  # a step that outlives its controller waits for it
+  fi
   for file in "$P"/run/slurmd-*.pid; do stop "$file" slurmd; done
+  for pid in $(stepds); do kill -9 "$pid"; done
   stop "$P/run/slurmctld.pid" slurmctld
   stop "$P/run/slurmdbd.pid" slurmdbd
   stop "$P/mysql-run/pid" mariadbd
