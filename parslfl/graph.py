@@ -45,7 +45,7 @@ class Closing:
 
     Gives one `Settled` future a client, which always gets a value. `on_settled` hears each
     outcome once, and `on_surplus` each update that came when its client was already counted
-    out; both may be called from any thread.
+    out; both may be called from any thread. `waiting` says why a site's tasks do not run, or "".
     """
 
     def __init__(
@@ -54,10 +54,12 @@ class Closing:
         on_settled: Callable[[Outcome], None],
         on_surplus: Callable[[Update], None],
         on_closed: Callable[[], None],
+        waiting: Callable[[str], str] = lambda _site: "",
     ) -> None:
         self.plan = plan
         self.settled: dict[Client, Settled] = {a.client: Future() for a in plan.cohort}
         self._heard, self._surplus, self._closed = on_settled, on_surplus, on_closed
+        self._waiting = waiting
         self._lock = threading.Lock()
         self._updates = 0
         self._timer: threading.Timer | None = None
@@ -75,10 +77,19 @@ class Closing:
     def close(self, why: str) -> None:
         """Count out every client that has not settled."""
         waiting = [client for client, settled in self.settled.items() if not settled.done()]
+        queues = {site: self._queue(site) for site in {client.site for client in waiting}}
         for client in waiting:
-            self._settle(Failure(client, self.plan.round, "late", why))
+            reason = "; ".join(filter(None, [why, queues[client.site]]))
+            self._settle(Failure(client, self.plan.round, "late", reason))
         if waiting:
             _tell(self._closed)
+
+    def _queue(self, site: str) -> str:
+        try:
+            return self._waiting(site)
+        except Exception:  # a scheduler that does not answer must not keep the round open
+            logger.exception("%s cannot say why its tasks wait", site)
+            return ""
 
     def cancel(self) -> None:
         """Stop the clock: the run is ending."""
@@ -127,10 +138,13 @@ def _tell(listener: Callable[..., None], *args: object) -> None:
 
 
 def lost(error: BaseException) -> str:
-    """Why Parsl gave up on a task, in one line: the first cause, not what followed from it."""
+    """Why Parsl gave up on a task, in one line: the first cause, not what followed from it; what
+    its scheduler says of the block comes first.
+    """
     while isinstance(error, PropagatedException):
         error = error.dependent_exceptions_tids[0][0]
-    return tasks.reason(error)
+    said = [" ".join(note.split()) for note in getattr(error, "__notes__", [])]
+    return "; ".join([*said, tasks.reason(error)])
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,19 +45,23 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     Raises:
         RunError: an executor cannot be built.
     """
+    from parslfl_executors.pool import explain
+
     retries = {place.name: place.retries for place in places}
 
-    def cost(_error: Exception, record: Any) -> float:
-        """Parsl gives up on a task once its failures cost more than 1."""
+    def cost(error: Exception, record: Any) -> float:
+        """Parsl gives up on a task once its failures cost more than 1. Here the cause is at hand."""
+        if why := explain(built.get(record["executor"]), error):
+            error.add_note(why)
         allowed = retries.get(record["executor"], 0)
         return 0.999 / allowed if allowed else 2  # a sum of 1/n may come out above 1
 
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)
-    executors = _built(places, logs)
+    built = _built(places, logs)
     running = DataFlowKernel(
         Config(
-            executors=[*executors, ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
+            executors=[*built.values(), ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
             retries=1,
             retry_handler=cost,
             strategy="simple",
@@ -70,19 +74,37 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     try:
         yield running
     finally:
-        _stop(running)
+        _uninterrupted(lambda: _stop(running))
 
 
-def _built(places: Sequence[Place], logs: Path) -> list[Any]:
+def waiting(running: DataFlowKernel, place: str) -> str:
+    """Why the tasks of `place` are not running, where its scheduler says so; else ""."""
+    from parslfl_executors.pool import waiting
+
+    return waiting(running.executors[place])
+
+
+def _built(places: Sequence[Place], logs: Path) -> dict[str, Any]:
     try:
-        return [place.executor.build(place.name, logs) for place in places]
+        return {place.name: place.executor.build(place.name, logs) for place in places}
     except ValueError as error:
         raise RunError(str(error)) from None
 
 
 def _stop(running: DataFlowKernel) -> None:
-    """Clean up even if Ctrl-C is pressed again: a thread of its own is not interrupted."""
-    cleaner = threading.Thread(target=running.cleanup, name="parslfl-cleanup")
+    """End all blocks, also those that Parsl does not clean up: of an executor that has failed."""
+    from parslfl_executors.pool import sweep
+
+    try:
+        running.cleanup()
+    finally:
+        for executor in running.executors.values():
+            sweep(executor)
+
+
+def _uninterrupted(action: Callable[[], None]) -> None:
+    """Do it to the end, even if Ctrl-C is pressed again: a thread of its own is not interrupted."""
+    cleaner = threading.Thread(target=action, name="parslfl-cleanup")
     cleaner.start()
     while cleaner.is_alive():
         try:

@@ -27,7 +27,7 @@ from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
-from parslfl.launch import kernel
+from parslfl.launch import kernel, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
@@ -200,6 +200,7 @@ class _Run:
             on_settled=lambda outcome: self.watch(ClientSettled(outcome)),
             on_surplus=self._discard,
             on_closed=lambda: self.exchange.mark_closed(todo[0].closed),
+            waiting=lambda site: waiting(self.kernel, site),
         )
         return graph.submit_round(self.kernel, job, closing)
 

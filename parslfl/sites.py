@@ -22,6 +22,7 @@ from parslfl.settings import by_kind
 from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
 from parslfl_executors.local import Local
+from parslfl_executors.slurm import Slurm
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 #: Workers or threads on one machine: more is a slip of the finger.
@@ -64,7 +65,7 @@ class Site(Settings):
     name: Annotated[str, AfterValidator(_name)]
     clients: Count
     data: str | None = None
-    executor: Annotated[Local, by_kind(Local)]
+    executor: Annotated[Local | Slurm, by_kind(Local, Slurm)]
     transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
     retries: Whole = 1
 

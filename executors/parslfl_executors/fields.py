@@ -70,3 +70,16 @@ Keywords = Annotated[dict[str, Any], BeforeValidator(_keywords)]
 
 #: Seconds, more than 0.
 Duration = Annotated[float, Field(strict=True, gt=0), BeforeValidator(seconds)]
+
+
+def _devices(value: object) -> object:
+    """Accelerators may be named by number: `[0, 1]`."""
+    if isinstance(value, list):
+        return [str(item) if type(item) is int else item for item in value]
+    if type(value) is int and value >= 0:
+        return value
+    raise FieldError(f"expected a count or device names, got {value!r}")
+
+
+#: Accelerators: how many, or their names.
+Devices = Annotated[Whole | list[str], BeforeValidator(_devices)]

@@ -9,23 +9,14 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from parslfl_executors.fields import Count, FieldError, Keywords, Settings, Whole
+from parslfl_executors.fields import Count, Devices, FieldError, Keywords, Settings
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
-
-
-def _names(value: object) -> object:
-    """Accelerators may be named by number: `[0, 1]`."""
-    if isinstance(value, list):
-        return [str(item) if type(item) is int else item for item in value]
-    if type(value) is int and value >= 0:
-        return value
-    raise FieldError(f"expected a count or device names, got {value!r}")
 
 
 class Local(Settings):
@@ -41,7 +32,7 @@ class Local(Settings):
     kind: Literal["local"] = "local"
     workers: Count | None = None
     threads: Count | None = None
-    accelerators: Annotated[Whole | list[str], BeforeValidator(_names)] = 0
+    accelerators: Devices = 0
     worker_init: str = ""
     parsl: Keywords = Field(default_factory=dict)
 
@@ -68,7 +59,7 @@ class Local(Settings):
 
     def build(self, label: str, logs: Path) -> ParslExecutor:
         """A new Parsl executor called `label`, its logs under `logs`."""
-        from parslfl_executors.pool import interpreter_first, worker_pool
+        from parslfl_executors.pool import bound_threads, interpreter_first, worker_pool
         from parslfl_executors.processes import LocalProcesses
 
         raw = dict(self.parsl)
@@ -77,7 +68,7 @@ class Local(Settings):
             "min_blocks": 1,
             "max_blocks": 1,
             "worker_init": interpreter_first(
-                _threads(self.threads_per_worker()) + _beside_script() + self.worker_init
+                bound_threads(self.threads_per_worker()) + _beside_script() + self.worker_init
             ),
             **raw.pop("provider", {}),
         }
@@ -100,12 +91,6 @@ def _beside_script() -> str:
     if folder is None or folder == Path(sys.executable).parent:
         return ""
     return f"export PYTHONPATH=${{PYTHONPATH:+$PYTHONPATH:}}{shlex.quote(str(folder))}\n"
-
-
-def _threads(count: int) -> str:
-    """Bound every numeric library: each would otherwise take all cores in every worker."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return "".join(f"export {name}={count}\n" for name in names)
 
 
 def _cores() -> int:

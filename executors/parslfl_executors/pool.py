@@ -6,19 +6,23 @@ Does not know: which scheduler the provider speaks to, or what the tasks do.
 from __future__ import annotations
 
 import shlex
+import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import psutil
 from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.errors import ManagerLost
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors import guard
+from parslfl_executors.signals import SiteSignals
 
 #: Seconds to wait for an answer of the interchange before taking it for dead.
 _REPLY = 30
@@ -59,24 +63,29 @@ def worker_pool(
     provider: ExecutionProvider,
     logs: Path,
     *,
-    address: str,
+    address: str | None,
     workers: int,
     accelerators: int | Sequence[str] = (),
     same_machine: bool = False,
+    python: str = "python3",
     raw: Mapping[str, Any],
 ) -> Pool:
     """An encrypted executor with `workers` processes a node.
 
     Parsl's programs are started by module name, so PATH does not matter. The interchange (and
-    on the `same_machine` the workers too) ends with this process, however that ends. `raw`
-    keywords go to HighThroughputExecutor as they are and win over everything here.
+    on the `same_machine` the workers too) ends with this process, however that ends. `python` is
+    shell text that starts Python on another machine. Without an `address` of this machine the
+    workers try all that it has. `raw` keywords go to HighThroughputExecutor as they are and win
+    over everything here.
     """
     _refuse_odd(logs)
-    command = guard.command(_POOL, own_group=False) if same_machine else ["python3", "-m", _POOL]
+    command = f"{python} -m {_POOL}"
+    if same_machine:
+        command = shlex.join(guard.command(_POOL, own_group=False))
     settings: dict[str, Any] = {
         "label": label,
         "provider": provider,
-        "address": address,
+        "address": address or "0.0.0.0",  # noqa: S104  listens on all: CurveZMQ keeps strangers out
         "max_workers_per_node": workers,
         "cores_per_worker": 1e-6,  # only max_workers_per_node decides
         "available_accelerators": accelerators,
@@ -86,9 +95,13 @@ def worker_pool(
         "block_error_handler": partial(windowed_error_handler, threshold=_BLOCKS_IN_A_ROW),
         "worker_logdir_root": str(logs),
         "interchange_launch_cmd": guard.command(_INTERCHANGE, own_group=True),
-        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", shlex.join(command)),
+        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", command),
     }
-    return Pool(**{**settings, **raw})
+    executor = Pool(**{**settings, **raw})
+    if address is None and "address" not in raw:
+        # Parsl would find them too, but would also ask a public web service who we are
+        executor.all_addresses = _addresses()
+    return executor
 
 
 def _refuse_odd(logs: Path) -> None:
@@ -103,6 +116,60 @@ def _refuse_odd(logs: Path) -> None:
         raise ValueError(f"Parsl cannot start workers from {logs}: name a directory without {seen}")
 
 
+def _addresses() -> set[str]:
+    """IPv4 addresses of this machine; the loopback's where there is no other."""
+    found = [entry for entries in psutil.net_if_addrs().values() for entry in entries]
+    own = {entry.address for entry in found if entry.family == socket.AF_INET}
+    return {address for address in own if not address.startswith("127.")} or own
+
+
 def interpreter_first(worker_init: str) -> str:
     """`worker_init` behind a line that puts this interpreter's folder first on PATH."""
     return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n{worker_init}"
+
+
+def interpreter_there(worker_init: str) -> str:
+    """The same for another machine: only where that interpreter is there too."""
+    path = shlex.quote(sys.executable)
+    return f"if [ -x {path} ]; then\n{interpreter_first('')}fi\n{worker_init}"
+
+
+def bound_threads(count: int) -> str:
+    """Bound every numeric library: each would otherwise take all cores in every worker."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return "".join(f"export {name}={count}\n" for name in names)
+
+
+def explain(executor: Any, error: Exception) -> str:
+    """What the scheduler says of the block whose loss `error` reports; "" where it says nothing.
+
+    For any provider that has a method `explain(job_id) -> str`.
+    """
+    tell = getattr(getattr(executor, "provider", None), "explain", None)
+    if tell is None or not isinstance(error, ManagerLost):
+        return ""
+    # each manager logs to a folder of its own, which the driver shares: block-3/1f2e3d4c5b6a
+    manager = error.manager_id.decode()
+    folders = Path(executor.worker_logdir).glob(f"block-*/{manager}")
+    blocks = [folder.parent.name.removeprefix("block-") for folder in folders]
+    ids = [executor.blocks_to_job_id[block] for block in blocks if block in executor.blocks_to_job_id]
+    return str(tell(ids[0])) if ids else ""
+
+
+def waiting(executor: Any) -> str:
+    """Why none of the executor's blocks runs, if its provider has a `waiting()` that says so."""
+    tell = getattr(getattr(executor, "provider", None), "waiting", None)
+    return str(tell()) if tell is not None else ""
+
+
+def signals(executor: Any) -> SiteSignals | None:
+    """How the site of a started executor stands, if its provider has a `signals()` that says so."""
+    tell = getattr(getattr(executor, "provider", None), "signals", None)
+    return cast(SiteSignals, tell(executor.connected_managers())) if tell is not None else None
+
+
+def sweep(executor: Any) -> None:
+    """Remove what is left of the blocks of a stopped executor, if its provider has a `sweep()`."""
+    rest = getattr(getattr(executor, "provider", None), "sweep", None)
+    if rest is not None:
+        rest()

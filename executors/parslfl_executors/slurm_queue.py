@@ -1,0 +1,245 @@
+"""What Slurm's commands say of jobs and nodes, read from their fixed-format output.
+
+`-o` formats are the same in every version, with and without accounting; JSON output is not.
+
+Does not know: Parsl, blocks, or why anybody asks.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from parslfl_executors.fields import seconds
+from parslfl_executors.signals import Block
+
+#: id, state, reason, start, time left, time limit, nodes, comment (last: it may hold anything).
+_JOB = "%i|%T|%r|%S|%L|%l|%N|%k"
+#: partition, node count, state, CPUs allocated/idle/other/total.
+_NODES = "%P|%D|%t|%C"
+#: Users' defaults for these commands would change what they print.
+_DEFAULTS = ("SQUEUE_", "SINFO_", "SACCT_")
+_NOTHING = ("", "None", "N/A", "(null)", "(None)")
+
+#: Waiting, or on the way back into the queue.
+PENDING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"})
+RUNNING = frozenset({"RUNNING", "RESIZING", "SIGNALING", "STAGE_OUT"})
+PAUSED = frozenset({"SUSPENDED", "STOPPED"})
+#: A job in any other state has ended, or is about to.
+ALIVE = PENDING | RUNNING | PAUSED
+
+_MEANING = {
+    "CANCELLED": "by scancel",
+    "COMPLETING": "it is being ended",
+    "BOOT_FAIL": "its node did not start",
+    "NODE_FAIL": "its node failed",
+    "OUT_OF_MEMORY": "it used more memory than it asked for",
+    "PREEMPTED": "a job of higher priority took its nodes",
+    "COMPLETED": "its workers ended by themselves",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command returned: exit code (124: no answer in time, 127: no such command) and texts."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job. `starts`: seconds since the epoch, expected while it is pending. `left`: seconds."""
+
+    id: str
+    state: str
+    reason: str = ""
+    starts: float | None = None
+    left: float | None = None
+    limit: str = ""
+    nodes: str = ""
+    comment: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may still run."""
+        return self.state in ALIVE
+
+    def block(self) -> Block:
+        """A job that is alive, as every site tells of its blocks."""
+        waits: Literal["pending", "paused"] = "pending" if self.state in PENDING else "paused"
+        state = "running" if self.state in RUNNING else waits
+        return Block(self.id, state, self.reason, self.starts, self.left)
+
+    def why(self) -> str:
+        """Its state and the cause of it, in one line."""
+        name = f"slurm job {self.id}{f' on {self.nodes}' if self.nodes else ''}"
+        if self.state in RUNNING:
+            return f"{name} is {self.state}, but its workers do not answer"
+        state = self.state if self.alive else f"ended: {self.state}"
+        cause = self.reason or _MEANING.get(self.state, "")
+        if self.state in {"TIMEOUT", "DEADLINE"}:
+            cause = f"its walltime{f' of {self.limit}' if self.limit else ''} was reached"
+        return f"{name} {state}{f' ({cause})' if cause else ''}"
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Nodes of one `partition` in one `state`; `idle_cores` of all of them together."""
+
+    partition: str
+    state: str
+    count: int
+    idle_cores: int
+
+
+def ask(command: str | Sequence[str], timeout: float = 30) -> Answer:
+    """Run one of Slurm's commands, out of reach of Ctrl-C: a half-done sbatch would lose its job."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_DEFAULTS)}
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            shell=isinstance(command, str),  # as Parsl's own are: made of our words
+            env={**environment, "LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired:
+        return Answer(124, "", f"no answer within {timeout:g} s")
+    except OSError as error:
+        return Answer(127, "", f"{error.strerror}: {error.filename}")
+    return Answer(done.returncode, done.stdout, done.stderr)
+
+
+def jobs(ids: Sequence[str], clusters: str = "", timeout: float = 30) -> dict[str, Job] | None:
+    """Jobs that Slurm still knows, by id; None if it did not answer."""
+    answer = ask(["squeue", *_on(clusters), "-h", "-t", "all", "-j", ",".join(ids), "-o", _JOB], timeout)
+    if answer.code and "Invalid job id" not in answer.err:  # what it says if it knows none of them
+        return None
+    return {job.id: job for job in read_jobs(answer.out)}
+
+
+def finished(ids: Sequence[str], clusters: str = "", timeout: float = 30) -> dict[str, Job]:
+    """Ended jobs by id, from accounting: it remembers what squeue has forgotten."""
+    columns = "JobIDRaw,State,NodeList,Timelimit"
+    answer = ask(["sacct", *_on(clusters), "-X", "-n", "-P", "-j", ",".join(ids), "-o", columns], timeout)
+    return {} if answer.code else {job.id: job for job in read_finished(answer.out)}
+
+
+def nodes(partition: str | None = None, clusters: str = "", timeout: float = 30) -> tuple[Nodes, ...]:
+    """Nodes of `partition`, or of all; empty if Slurm did not answer."""
+    only = ["-p", partition] if partition else []
+    answer = ask(["sinfo", *_on(clusters), "-h", *only, "-o", _NODES], timeout)
+    return () if answer.code else read_nodes(answer.out)
+
+
+def read_jobs(text: str) -> list[Job]:
+    """The jobs in squeue's output in the format of this module."""
+    rows = (line.split("|", 7) for line in text.splitlines())
+    return [_job(*row) for row in rows if len(row) == 8]  # else a heading, as --clusters prints
+
+
+def read_finished(text: str) -> list[Job]:
+    """The jobs in the output of sacct -P: `12|CANCELLED by 0|node1|00:10:00`."""
+    rows = (line.split("|") for line in text.splitlines())
+    return [_ended(*row) for row in rows if len(row) == 4 and row[1]]
+
+
+def read_nodes(text: str) -> tuple[Nodes, ...]:
+    """The nodes in sinfo's output in the format of this module."""
+    rows = (line.split("|") for line in text.splitlines())
+    return tuple(
+        Nodes(row[0].removesuffix("*"), row[2], int(row[1]), int(row[3].split("/")[1]))
+        for row in rows
+        if len(row) == 4
+    )
+
+
+def cleanup(logs: Path) -> list[str]:
+    """Cancel the jobs of the run whose logs are in `logs`, whoever started them; their ids.
+
+    For a driver that was killed before it could. Its jobs would also end by themselves: those
+    that run, once the driver has been silent for the heartbeat threshold.
+    """
+    return cancel_labelled(label(logs))
+
+
+def label(logs: Path) -> str:
+    """The comment of a run's jobs, by which they are found again."""
+    return f"parslfl:{logs.resolve()}"
+
+
+def cancel_labelled(comment: str, clusters: str = "", timeout: float = 30) -> list[str]:
+    """Cancel this user's jobs with this comment; the ids of those that were alive."""
+    answer = ask(["squeue", *_on(clusters), "-h", "-u", getpass.getuser(), "-o", _JOB], timeout)
+    ids = [job.id for job in read_jobs(answer.out) if job.comment == comment and job.alive]
+    if ids:
+        cancel(ids, clusters, timeout)
+    return ids
+
+
+def cancel(ids: Sequence[str], clusters: str = "", timeout: float = 30) -> bool:
+    """Whether Slurm accepted to end these jobs; a busy controller is asked three times."""
+    for pause in (1, 3, 0):
+        answer = ask(["scancel", *_on(clusters), *ids], timeout)
+        if not answer.code or "Invalid job id" in answer.err:  # gone already
+            return True
+        time.sleep(pause)
+    return False
+
+
+def _on(clusters: str) -> list[str]:
+    return [f"--clusters={clusters}"] if clusters else []
+
+
+def _job(*row: str) -> Job:
+    number, state, reason, start, left, limit, where, comment = row
+    return Job(
+        id=number,
+        state=state,
+        reason=_text(reason),
+        starts=_moment(start),
+        left=_left(left),
+        limit=_text(limit),
+        nodes=_where(where),
+        comment=_text(comment),
+    )
+
+
+def _ended(number: str, said: str, where: str, limit: str) -> Job:
+    state, _, by = said.partition(" ")
+    return Job(number, state, by, nodes=_where(where), limit=_text(limit))
+
+
+def _text(value: str) -> str:
+    return "" if value in _NOTHING else value
+
+
+def _where(value: str) -> str:
+    return "" if value == "None assigned" else _text(value)
+
+
+def _moment(value: str) -> float | None:
+    try:
+        return time.mktime(time.strptime(value, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:  # N/A: the scheduler has not planned it yet
+        return None
+
+
+def _left(value: str) -> float | None:
+    try:
+        found = seconds(value)
+    except ValueError:  # UNLIMITED, INVALID, NOT_SET
+        return None
+    return found if isinstance(found, float) else None
