@@ -117,8 +117,9 @@ class Closing:
 
 
 def lost(error: BaseException) -> str:
-    """Why Parsl gave up on a task, in one line."""
-    return tasks.reason(error)
+    """Why Parsl gave up on a task, in one line: with what the executor knows of its worker's end."""
+    notes = (" ".join(note.split()) for note in getattr(error, "__notes__", ()))
+    return "; ".join([tasks.reason(error), *notes])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import ThreadPoolExecutor
 
+from parslfl.errors import RunError
+from parslfl_executors.fields import Unusable
+
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
 #: Seconds between two looks of Parsl at its blocks: it also starts the first block only then.
@@ -38,7 +41,11 @@ class Place(Protocol):
 
 @contextlib.contextmanager
 def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlowKernel]:
-    """A running kernel with an executor a place and a thread executor called `driver`."""
+    """A running kernel with an executor a place and a thread executor called `driver`.
+
+    Raises:
+        RunError: a place cannot be used from here.
+    """
     retries = {place.name: place.retries for place in places}
 
     def cost(_error: Exception, record: Any) -> float:
@@ -48,7 +55,7 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
 
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)
-    executors = [place.executor.build(place.name, logs) for place in places]
+    executors = [_built(place, logs) for place in places]
     running = DataFlowKernel(
         Config(
             executors=[*executors, ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
@@ -65,6 +72,13 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
         yield running
     finally:
         _stop(running)
+
+
+def _built(place: Place, logs: Path) -> Any:
+    try:
+        return place.executor.build(place.name, logs)
+    except Unusable as error:
+        raise RunError(f"{place.name}: {error}") from error
 
 
 def _stop(running: DataFlowKernel) -> None:

@@ -21,6 +21,7 @@ from parslfl.messages import Client
 from parslfl.settings import by_kind
 from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
+from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -62,7 +63,7 @@ class Site(Settings):
     name: Annotated[str, AfterValidator(_name)]
     clients: Count
     data: str | None = None
-    executor: Annotated[Local, by_kind(Local)]
+    executor: Annotated[Local | Kubernetes, by_kind(Local, Kubernetes)]
     transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
     retries: Whole = 1
 

@@ -74,7 +74,7 @@ class Local(Settings):
             "init_blocks": 1,
             "min_blocks": 1,
             "max_blocks": 1,
-            "worker_init": interpreter_first(_threads(self.threads_per_worker()) + self.worker_init),
+            "worker_init": interpreter_first(thread_limits(self.threads_per_worker()) + self.worker_init),
             **raw.pop("provider", {}),
         }
         return worker_pool(
@@ -89,7 +89,7 @@ class Local(Settings):
         )
 
 
-def _threads(count: int) -> str:
+def thread_limits(count: int) -> str:
     """Bound every numeric library: each would otherwise take all cores in every worker."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return "".join(f"export {name}={count}\n" for name in names)
