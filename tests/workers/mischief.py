@@ -20,7 +20,7 @@ from parslfl.params import Params
 
 @dataclass(frozen=True)
 class Mischief:
-    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, nan, sleep."""
+    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, hang-once, nan, sleep."""
 
     act: str
     seeds: tuple[int, ...]
@@ -49,7 +49,9 @@ class Mischief:
         if self.act == "die" or (self.act == "die-once" and not Path(self.mark).exists()):
             Path(self.mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.act == "sleep":
+        if self.act == "sleep" or (self.act == "hang-once" and not Path(self.mark).exists()):
+            if self.mark:
+                Path(self.mark).touch()
             until = time.time() + self.seconds
             while time.time() < until and not stop():
                 time.sleep(0.05)

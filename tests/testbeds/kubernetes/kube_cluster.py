@@ -323,6 +323,7 @@ class Cluster:
             with contextlib.suppress(psutil.Error):
                 if self._ours(process, here.uid):
                     process.kill()
+        here.process.wait()
 
     def _ours(self, process: psutil.Process, uid: str = "") -> bool:
         return process.environ().get(MARK, "").startswith(f"{self.folder}:{uid}")

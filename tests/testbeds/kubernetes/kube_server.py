@@ -137,6 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serve(folder: Path, isolated: bool, token: str = "loopback") -> Iterator[tuple[Cluster, Path]]:  # noqa: S107
     """A cluster that ends, with all its processes, on leaving; and its kubeconfig file."""
+    folder.mkdir(parents=True, exist_ok=True)
     server = _Server(("127.0.0.1", 0), _Handler)
     server.cluster, server.token = Cluster(folder, isolated), token
     server.cluster.start()
