@@ -243,7 +243,8 @@ class Pods(ExecutionProvider):
         if state in {"failed", "stuck"}:
             self._slower()
         block.unclean = pod is not None
-        _LOG.warning("%s: block over: %s", self.labels[SITE], self.explain(block.name))
+        level = logging.INFO if state == "succeeded" else logging.WARNING
+        _LOG.log(level, "%s: %s", self.labels[SITE], self.explain(block.name))
 
     def _quote(self, block: _Block) -> None:
         """Add what the pod said last."""
