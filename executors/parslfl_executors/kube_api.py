@@ -111,6 +111,7 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None) 
             "pip install 'parslfl[kubernetes]'"
         ) from error
     settings, config = client.Configuration(), cast("Any", package)  # it types only some
+    settings.retries = False  # what did not work is done again at a later look
     file = str(Path(kubeconfig).expanduser()) if kubeconfig else os.environ.get("KUBECONFIG")
     try:
         config.load_kube_config(file, context, client_configuration=settings)

@@ -185,18 +185,22 @@ def _words(said: Json) -> str:
 
 def run_label(logs: Path) -> str:
     """The value of label RUN: of the run whose logs are in `logs`, and no other's."""
-    digest = hashlib.blake2b(str(logs.absolute()).encode(), digest_size=4).hexdigest()
-    return f"{plain(logs.absolute().parent.name, 40)}-{digest}"
+    return f"{plain(logs.resolve().parent.name, 40)}-{_digest(str(logs.resolve()))}"
 
 
 def marks(logs: Path, site: str) -> dict[str, str]:
     """Labels of all that belongs to `site` in the run whose logs are in `logs`."""
-    return {OWNER: "parslfl", RUN: run_label(logs), SITE: site}
+    known = site if plain(site, 60) == site else f"{plain(site, 40)}-{_digest(site)}"
+    return {OWNER: "parslfl", RUN: run_label(logs), SITE: known}
 
 
 def secret_name(labels: Mapping[str, str]) -> str:
     """The Secret of one site of one run: known from its labels alone, so no listing is needed."""
-    return f"parslfl-{plain(labels[RUN], 120)}-{plain(labels[SITE], 60)}"
+    return f"parslfl-{labels[RUN]}-{labels[SITE]}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def plain(text: str, most: int) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from parsl.executors import HighThroughputExecutor
-from parsl.executors.errors import ScalingFailed
 from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
@@ -21,6 +20,10 @@ from parslfl_executors.kube_provider import Pods
 
 #: States of a block that no worker ever reported from.
 _FAILED = {JobState.FAILED, JobState.MISSING}
+
+
+class NoWorkersError(Exception):
+    """No pod came to serve a task; the message says why."""
 
 
 class PodExecutor(HighThroughputExecutor):
@@ -77,7 +80,7 @@ class PodExecutor(HighThroughputExecutor):
             self._given_up.add(number)
             self.tasks[number] = Future()
             with contextlib.suppress(InvalidStateError):
-                future.set_exception(ScalingFailed(self, self.explain(block) or "no pod could serve it"))
+                future.set_exception(NoWorkersError(self.explain(block) or "no pod could serve it"))
 
     def shutdown(self, timeout: float = 10.0) -> None:
         super().shutdown(timeout)

@@ -262,6 +262,7 @@ class Pods(ExecutionProvider):
                     block.unclean = False
                 except RefusedError as error:
                     _LOG.warning("%s: cannot delete pod %s yet: %s", self.labels[SITE], block.name, error)
+                    return
 
 
 def _public_half(certificate: str) -> str:

@@ -5,6 +5,7 @@ Does not know: which scheduler the provider speaks to, or what the tasks do.
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 import socket
 import sys
@@ -88,7 +89,11 @@ def own_address() -> str:
 
 
 def is_own(address: str) -> bool:
-    """Whether this machine has `address`: one that leads here by a detour cannot be listened on."""
+    """Whether `address` is a number of this machine's: a name, or a detour, cannot be listened on."""
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind((address, 0))

@@ -108,4 +108,13 @@ def test_a_run_is_known_by_its_folder(tmp_path: Path) -> None:
     assert one == marks(tmp_path / "Run 1/parsl", "My_Site")
     assert one["parslfl/run"].startswith("run-1-")
     assert one["parslfl/run"] != other["parslfl/run"]
-    assert secret_name(one) == f"parslfl-{one['parslfl/run']}-my-site"
+    assert secret_name(one) == f"parslfl-{one['parslfl/run']}-{one['parslfl/site']}"
+
+
+def test_sites_whose_names_differ_in_capitals_stay_apart() -> None:
+    names = [
+        marks(Path("/run/parsl"), site)["parslfl/site"] for site in ("cloud", "Cloud", "cloud_", "CLOUD")
+    ]
+    assert names[0] == "cloud"
+    assert len(set(names)) == 4
+    assert all(name.startswith("cloud") and name == name.lower() for name in names)

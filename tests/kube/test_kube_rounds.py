@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,3 +115,34 @@ def test_a_cluster_that_is_full_gives_its_reason(bed: Bed, federation: Make, tmp
     full = federation(pending_timeout=2)
     with pytest.raises((QuorumError, RunError), match="Unschedulable: 0/1 nodes are available"):
         list(rounds(full, experiment(), tmp_path / "run"))
+
+
+#: A driver that hangs with a pod at work; its arguments: the federation, and the run's logs.
+DRIVER = """
+import sys, time
+from pathlib import Path
+from parslfl.graph import submit
+from parslfl.launch import kernel
+from parslfl.sites import Federation
+
+federation = Federation.model_validate_json(Path(sys.argv[1]).read_text())
+with kernel(federation.sites, "driver", Path(sys.argv[2])) as running:
+    submit(running, "cloud", time.sleep, 0).result(60)
+    print("up", flush=True)
+    submit(running, "cloud", time.sleep, 600).result()
+"""
+
+
+def test_nothing_outlives_a_killed_driver(bed: Bed, federation: Make, tmp_path: Path) -> None:
+    kube, logs, here = bed.levers(), tmp_path / "run/parsl", federation()
+    (tmp_path / "federation.json").write_text(here.model_dump_json())
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "federation.json"), str(logs)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as driver:
+        assert driver.stdout
+        assert driver.stdout.readline() == "up\n"
+        assert kube.processes()
+        driver.kill()
+    assert wait_until(lambda: not kube.processes(), 25)
+    assert here.sites[0].executor.clean("cloud", logs) == []
+    assert wait_until(lambda: not kube.pods, 5)
+    assert kube.secrets == {}
