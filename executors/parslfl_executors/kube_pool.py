@@ -35,7 +35,7 @@ class PodExecutor(HighThroughputExecutor):
     """
 
     def __init__(self, *, provider: Pods, **settings: Any) -> None:
-        super().__init__(provider=provider, block_error_handler=_give_up_if_none_serve, **settings)
+        super().__init__(provider=provider, **{**settings, "block_error_handler": _give_up_if_none_serve})
         self.pods = provider
         self._home: dict[str, str] = {}  # the block of each manager ever seen
         self._given_up: set[object] = set()

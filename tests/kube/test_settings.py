@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from parslfl.errors import ConfigError, RunError
 from parslfl.launch import kernel
 from parslfl.sites import Site, load_federation
+from parslfl_executors.fields import Unusable
 from parslfl_executors.kubernetes import Kubernetes
 
 HEAD = """\
@@ -74,3 +76,18 @@ def test_no_cluster_is_a_plain_sentence(tmp_path: Path) -> None:
 def test_the_shipped_site_file_is_sound(repository: Path) -> None:
     federation = load_federation(repository / "site_configs/kubernetes.yaml")
     assert [site.executor.kind for site in federation.sites] == ["kubernetes"]
+
+
+def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(Unusable, match=r"pip install 'parslfl\[kubernetes\]'"):
+        Kubernetes(image="i").cluster()
+
+
+def test_an_address_that_is_not_ours_is_not_listened_on() -> None:
+    from parslfl_executors.pool import is_own, own_address
+
+    assert is_own("127.0.0.1")
+    assert is_own(own_address())
+    assert not is_own("203.0.113.7")
+    assert not is_own("fl.example.org")
