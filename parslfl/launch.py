@@ -20,6 +20,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.executors import ThreadPoolExecutor
 
 from parslfl.errors import RunError
+from parslfl_executors.fields import Unusable
 
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
@@ -43,7 +44,7 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     """A running kernel with an executor a place and a thread executor called `driver`.
 
     Raises:
-        RunError: an executor cannot be built.
+        RunError: a place cannot be used from here.
     """
     from parslfl_executors.pool import explain
 
@@ -58,7 +59,7 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
 
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)
-    built = _built(places, logs)
+    built = {place.name: _built(place, logs) for place in places}
     running = DataFlowKernel(
         Config(
             executors=[*built.values(), ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
@@ -84,11 +85,11 @@ def waiting(running: DataFlowKernel, place: str) -> str:
     return waiting(running.executors[place])
 
 
-def _built(places: Sequence[Place], logs: Path) -> dict[str, Any]:
+def _built(place: Place, logs: Path) -> Any:
     try:
-        return {place.name: place.executor.build(place.name, logs) for place in places}
-    except ValueError as error:
-        raise RunError(str(error)) from None
+        return place.executor.build(place.name, logs)
+    except Unusable as error:
+        raise RunError(f"{place.name}: {error}") from error
 
 
 def _stop(running: DataFlowKernel) -> None:

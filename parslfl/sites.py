@@ -21,6 +21,7 @@ from parslfl.messages import Client
 from parslfl.settings import by_kind
 from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
+from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
 from parslfl_executors.slurm import Slurm
 
@@ -65,7 +66,7 @@ class Site(Settings):
     name: Annotated[str, AfterValidator(_name)]
     clients: Count
     data: str | None = None
-    executor: Annotated[Local | Slurm, by_kind(Local, Slurm)]
+    executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
     transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
     retries: Whole = 1
 

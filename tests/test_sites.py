@@ -12,6 +12,8 @@ from parslfl.messages import Client
 from parslfl.sites import Federation, File, Inline, Site, find_site_file, load_federation, site_files
 from parslfl_executors.local import Local
 
+SHIPPED = Path(__file__).parents[1] / "site_configs"
+KINDS = "kubernetes, local, slurm"
 TWO = """\
 name: two
 sites:
@@ -88,7 +90,7 @@ def test_nothing_wrong_in_a_site_hides_another_mistake(folder: Path) -> None:
 sites:
   - name: no
     clients: 0
-    executor: {kind: lsf, account: me}
+    executor: {kind: htcondor, account: me}
   - name: a
     clients: 3
     executor: {kind: local, workers: 3, accelerators: 2}
@@ -106,7 +108,7 @@ sites:
     assert refused(folder, text) == [
         "bad.yaml:2: sites[0].name: expected text, got no, which YAML reads as false: put it in quotes",
         "bad.yaml:3: sites[0].clients: expected at least 1, got 0",
-        "bad.yaml:4: sites[0].executor.kind: unknown kind 'lsf' (allowed: local, slurm)",
+        f"bad.yaml:4: sites[0].executor.kind: unknown kind 'htcondor' (allowed: {KINDS})",
         f"bad.yaml:7: sites[1].executor.workers: 3 workers for 2 accelerators, {shared}",
         "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, inline)",
         "bad.yaml:9: sites[2].name: a second site called 'a': names must differ (first is sites[1])",
@@ -205,7 +207,8 @@ def test_a_missing_file_tells_where_and_which_there_are(folder: Path) -> None:
     assert message.startswith(
         f"mien.yaml: no such site file (did you mean 'mine.yaml'?); looked in {folder}, "
     )
-    assert message.endswith("; there is local.yaml, mine.yaml, slurm.yaml")
+    known = sorted([*(path.name for path in SHIPPED.glob("*.yaml")), "mine.yaml"])
+    assert message.endswith(f"; there is {', '.join(known)}")
 
 
 def test_a_folder_is_no_site_file(folder: Path) -> None:

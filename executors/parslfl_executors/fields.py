@@ -37,6 +37,10 @@ class FieldError(ValueError):
         super().__init__(message)
 
 
+class Unusable(Exception):  # noqa: N818 - a sentence reads better without a suffix
+    """A site cannot be used from here; the message says why, and the cure."""
+
+
 class Settings(BaseModel):
     """A block of fields: immutable, and no field that it does not know."""
 

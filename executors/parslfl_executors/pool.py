@@ -5,13 +5,15 @@ Does not know: which scheduler the provider speaks to, or what the tasks do.
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import psutil
@@ -22,6 +24,7 @@ from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors import guard
+from parslfl_executors.fields import Unusable
 from parslfl_executors.signals import SiteSignals
 
 #: Seconds to wait for an answer of the interchange before taking it for dead.
@@ -69,19 +72,25 @@ def worker_pool(
     same_machine: bool = False,
     python: str = "python3",
     raw: Mapping[str, Any],
-) -> Pool:
+    places: Mapping[str, str] = MappingProxyType({}),
+    make: Callable[..., Any] | None = None,
+) -> HighThroughputExecutor:
     """An encrypted executor with `workers` processes a node.
 
     Parsl's programs are started by module name, so PATH does not matter. The interchange (and
     on the `same_machine` the workers too) ends with this process, however that ends. `python` is
     shell text that starts Python on another machine. Without an `address` of this machine the
-    workers try all that it has. `raw` keywords go to HighThroughputExecutor as they are and win
-    over everything here.
+    workers try all that it has. `places`: what stands in the workers' command instead of Parsl's
+    own placeholders, such as {logdir}. `make`: the executor's class, by default `Pool`. `raw`
+    keywords go to it as they are and win over everything here.
     """
     _refuse_odd(logs)
     command = f"{python} -m {_POOL}"
     if same_machine:
         command = shlex.join(guard.command(_POOL, own_group=False))
+    launch = DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", command)
+    for place, text in places.items():
+        launch = launch.replace(place, text)
     settings: dict[str, Any] = {
         "label": label,
         "provider": provider,
@@ -95,9 +104,9 @@ def worker_pool(
         "block_error_handler": partial(windowed_error_handler, threshold=_BLOCKS_IN_A_ROW),
         "worker_logdir_root": str(logs),
         "interchange_launch_cmd": guard.command(_INTERCHANGE, own_group=True),
-        "launch_cmd": DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", command),
+        "launch_cmd": launch,
     }
-    executor = Pool(**{**settings, **raw})
+    executor: HighThroughputExecutor = (make or Pool)(**{**settings, **raw})
     if address is None and "address" not in raw:
         # Parsl would find them too, but would also ask a public web service who we are
         executor.all_addresses = _addresses()
@@ -108,12 +117,12 @@ def _refuse_odd(logs: Path) -> None:
     """Parsl puts this path into shell commands as it is.
 
     Raises:
-        ValueError: a shell would not read it back as one word.
+        Unusable: a shell would not read it back as one word.
     """
     odd = sorted(set(str(logs)) & set(" \t\n'\"`$&|;<>(){}[]*?!#~\\"))
     if odd:
         seen = " ".join(repr(character) for character in odd)
-        raise ValueError(f"Parsl cannot start workers from {logs}: name a directory without {seen}")
+        raise Unusable(f"Parsl cannot start workers from {logs}: name a directory without {seen}")
 
 
 def _addresses() -> set[str]:
@@ -146,7 +155,7 @@ def explain(executor: Any, error: Exception) -> str:
     For any provider that has a method `explain(job_id) -> str`.
     """
     tell = getattr(getattr(executor, "provider", None), "explain", None)
-    if tell is None or not isinstance(error, ManagerLost):
+    if tell is None or not isinstance(error, ManagerLost) or hasattr(error, "__notes__"):
         return ""
     # each manager logs to a folder of its own, which the driver shares: block-3/1f2e3d4c5b6a
     manager = error.manager_id.decode()
@@ -173,3 +182,28 @@ def sweep(executor: Any) -> None:
     rest = getattr(getattr(executor, "provider", None), "sweep", None)
     if rest is not None:
         rest()
+
+
+def own_address() -> str:
+    """The address of this machine that other machines reach it at: that of its default route."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; the address is set apart for examples
+        except OSError:
+            return "127.0.0.1"
+        found: str = probe.getsockname()[0]
+        return found
+
+
+def is_own(address: str) -> bool:
+    """Whether `address` is a number of this machine's: a name, or a detour, cannot be listened on."""
+    try:
+        ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+        return True

@@ -47,7 +47,11 @@ def _targets(node: ast.AST) -> list[str]:
 
 def test_every_import_is_declared() -> None:
     extras = names(
-        [text for extra in ("globus", "notebook") for text in PROJECT["optional-dependencies"][extra]]
+        [
+            text
+            for extra in ("globus", "kubernetes", "notebook")
+            for text in PROJECT["optional-dependencies"][extra]
+        ]
     )
     assert imported() - names(PROJECT["dependencies"]) - extras == set()
 

@@ -20,8 +20,8 @@ from parslfl.params import Params
 
 @dataclass(frozen=True)
 class Mischief:
-    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, sleep; or return
-    what they should not: nan, missing, reshape, integer. `blind` and `doze` are for evaluation.
+    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, hang-once, sleep; or
+    return what they should not: nan, missing, reshape, integer. `blind` and `doze` are for evaluation.
     """
 
     act: str
@@ -62,7 +62,9 @@ class Mischief:
         if self.act == "die" or (self.act == "die-once" and not Path(self.mark).exists()):
             Path(self.mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.act == "sleep":
+        if self.act == "sleep" or (self.act == "hang-once" and not Path(self.mark).exists()):
+            if self.mark:
+                Path(self.mark).touch()
             until = time.time() + self.seconds
             while time.time() < until and not stop():
                 time.sleep(0.05)

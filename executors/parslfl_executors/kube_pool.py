@@ -1,0 +1,109 @@
+"""The executor of a Kubernetes site: tasks whose pod is lost, or never comes, end with the cause.
+
+Does not know: the Kubernetes API, or what the tasks do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, InvalidStateError
+from pathlib import Path
+from typing import Any
+
+from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
+from parsl.executors.high_throughput.executor import HTEXFuture
+from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
+
+from parslfl_executors.kube_provider import Pods
+from parslfl_executors.pool import Pool
+
+#: States of a block that no worker ever reported from.
+_FAILED = {JobState.FAILED, JobState.MISSING}
+
+
+class NoWorkersError(Exception):
+    """No pod came to serve a task; the message says why."""
+
+
+class PodExecutor(Pool):
+    """A HighThroughputExecutor on `Pods`.
+
+    Parsl's own would be dead for the rest of the run once all its blocks have failed, and would
+    wait for ever while none can start. This one gives up on the tasks at hand, with the reason,
+    and tries new pods for those that come later.
+    """
+
+    def __init__(self, *, provider: Pods, **settings: Any) -> None:
+        super().__init__(provider=provider, **{**settings, "block_error_handler": _give_up_if_none_serve})
+        self.pods = provider
+        self._home: dict[str, str] = {}  # the block of each manager ever seen
+        self._given_up: set[object] = set()
+        self._hopeless = ""  # the block for which tasks were given up last
+
+    def start(self) -> None:
+        super().start()
+        self.pods.open(Path(self.cert_dir) if self.cert_dir else None)
+
+    def submit(
+        self, func: Callable[..., Any], resource_specification: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HTEXFuture:
+        future = super().submit(func, resource_specification, *args, **kwargs)
+        future.add_done_callback(self._annotate)  # before Parsl's own, so that it sees the note
+        return future
+
+    def explain(self, block: str) -> str:
+        """What became of `block`, and why; "" while there is nothing to say."""
+        return self.pods.explain(self.blocks_to_job_id.get(block))
+
+    def outstanding(self) -> int:
+        """Tasks that somebody waits for: no pod is started for those given up."""
+        return len(self.tasks) - len(self._given_up & self.tasks.keys())
+
+    def status(self) -> dict[str, JobStatus]:
+        for manager in self.connected_managers():
+            self._home[manager["manager"]] = manager["block_id"]
+        found: dict[str, JobStatus] = super().status()
+        return found
+
+    def give_up(self, block: str) -> None:
+        """Fail every task at hand for what became of `block`.
+
+        The workers may still be sent them later: what they answer then is nobody's.
+        """
+        if block == self._hopeless:
+            return
+        self._hopeless = block
+        for number, future in list(self.tasks.items()):
+            if number in self._given_up:
+                continue
+            self._given_up.add(number)
+            self.tasks[number] = Future()
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(NoWorkersError(self.explain(block) or "no pod could serve it"))
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        super().shutdown(timeout)
+        self.pods.close()
+
+    def _annotate(self, future: Future[Any]) -> None:
+        error = future.exception()
+        if isinstance(error, ManagerLost):
+            manager = error.manager_id.decode()
+            block = self._home.get(manager, "")
+            cause = self.explain(block) or self.pods.explain(self.pods.named(error.hostname))
+        elif isinstance(error, WorkerLost):
+            cause = self.pods.explain(self.pods.named(error.hostname))
+        else:
+            return
+        if cause:
+            error.add_note(cause)
+
+
+def _give_up_if_none_serve(executor: Any, status: Mapping[str, JobStatus]) -> None:
+    """Parsl calls this after each look: is there any hope for the tasks at hand?"""
+    if not status or any(one.state not in TERMINAL_STATES for one in status.values()):
+        return
+    last = max(status, key=int)
+    if status[last].state in _FAILED:
+        executor.give_up(last)

@@ -1,0 +1,94 @@
+"""How soon each loss of a pod is noticed, with the settings that a site has by default.
+
+`PYTHONPATH=tests/workers python tests/testbeds/kubernetes/notice.py` prints, for each loss, the
+seconds until the site knows the cause, and until the task that was hit (without a retry) ends.
+
+Does not know: what is done about a loss.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kube_bed import Bed, loopback
+from kube_cluster import Cluster
+
+from parslfl.graph import lost, submit
+from parslfl.launch import kernel
+from parslfl_executors.kubernetes import Kubernetes
+
+#: Losses of a pod that works, by what does it to the pod called so.
+LEVERS: dict[str, Callable[[Cluster, str], object]] = {
+    "deleted": lambda kube, name: kube.delete("default", name),
+    "vanished": lambda kube, name: kube.vanish(name),
+    "evicted": lambda kube, name: kube.evict(name),
+    "oom": lambda kube, name: kube.oom(name),
+}
+#: Pods that never serve, by what is wrong with them.
+STILLBORN: dict[str, dict[str, Any]] = {
+    "image": {"image": "bad/image:1"},
+    "crash": {"worker_init": "echo no parsl here; exit 7"},
+    "pending": {"cores": 100, "pending_timeout": 15},
+    "account": {"service_account": "no-such-account"},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    name: str
+    executor: Kubernetes
+    retries: int = 0
+
+
+def known(executor: Any, since: float, told: dict[str, float]) -> None:
+    """Note when the site knows what became of its first pod."""
+    while not any(block.over for block in list(executor.pods.resources.values())):
+        time.sleep(0.05)
+    told[executor.label] = time.monotonic() - since
+
+
+def places(bed: Bed) -> list[Place]:
+    plain = {"poll": 3, "cores": "100m", "memory": "256Mi"}
+    working = [Place(name, bed.settings(**plain)) for name in LEVERS]
+    later = {**plain, "init_blocks": 0}  # no pod before its task
+    return working + [Place(name, bed.settings(**{**later, **wrong})) for name, wrong in STILLBORN.items()]
+
+
+def watch(executor: Any, future: Future[Any], told: dict[str, float], ended: dict[str, float]) -> None:
+    since = time.monotonic()
+    threading.Thread(target=known, args=(executor, since, told), daemon=True).start()
+    future.add_done_callback(lambda _: ended.setdefault(executor.label, time.monotonic() - since))
+
+
+def measure(bed: Bed, folder: Path) -> None:
+    told: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    with kernel(places(bed), "driver", folder / "run/parsl") as running:
+        for name in LEVERS:
+            submit(running, name, time.sleep, 0).result(60)  # its pod is there
+        tasks = {name: submit(running, name, time.sleep, 600) for name in LEVERS}
+        time.sleep(2)
+        for name, lever in LEVERS.items():
+            executor: Any = running.executors[name]
+            watch(executor, tasks[name], told, ended)
+            lever(bed.levers(), next(iter(executor.pods.resources)))
+        for name in STILLBORN:
+            tasks[name] = submit(running, name, time.sleep, 600)
+            watch(running.executors[name], tasks[name], told, ended)
+        for name, task in tasks.items():
+            error = task.exception(120)
+            cause = lost(error) if error else "nothing"
+            print(f"{name:9} known {told[name]:5.1f} s   task {ended[name]:5.1f} s   {cause}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    home = Path(tempfile.mkdtemp())
+    with loopback(home / "kube") as found:
+        measure(found, home)
