@@ -72,10 +72,10 @@ class Site(Settings):
 
     @field_validator("executor")
     @classmethod
-    def _sane(cls, executor: Local) -> Local:
-        for field in ("workers", "threads"):
-            number = getattr(executor, field)
-            if number is not None and number > _MOST:
+    def _sane(cls, executor: Any) -> Any:
+        for field in ("workers", "workers_per_node", "workers_per_pod", "threads"):
+            number = getattr(executor, field, None)
+            if isinstance(number, int) and number > _MOST:
                 raise FieldError(f"expected at most {_MOST:,}, got {number}", field)
         return executor
 
