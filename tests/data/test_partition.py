@@ -95,7 +95,7 @@ def test_quantity_sizes_differ_but_labels_do_not() -> None:
     assert largest.min() > 0.7 * largest.mean()
 
 
-@pytest.mark.parametrize("spec", ["classes:k=0", "dirichlet:alpha=0", "quantity:alpha=nan"])
+@pytest.mark.parametrize("spec", ["classes:k=0", "dirichlet:alpha=0", "quantity:alpha=-1"])
 def test_impossible_fields_are_refused(spec: str) -> None:
     with pytest.raises(ConfigError, match="must be"):
         parse(spec, PARTITIONS, "partition")

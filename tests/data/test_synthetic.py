@@ -49,7 +49,7 @@ def test_training_and_test_examples_differ() -> None:
     assert len(np.unique(np.concatenate([training, test]), axis=0)) == 600
 
 
-@pytest.mark.parametrize("wrong", ["samples=0", "classes=0", "channels=0", "side=-1", "noise=nan"])
+@pytest.mark.parametrize("wrong", ["samples=0", "classes=0", "channels=0", "side=-1", "noise=-1"])
 def test_impossible_fields_are_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="must be"):
         parse(f"synthetic:{wrong}", DATASETS, "dataset")
