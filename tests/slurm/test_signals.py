@@ -52,6 +52,8 @@ def test_a_real_queue_is_read(site: Callable[..., Site], tmp_path: Path) -> None
         submit(running, "hpc", time.sleep, 5)
         assert wait_until(lambda: seen(executor).free_workers == 1, 10)
         assert wait_until(lambda: seen(executor).waits() is not None, 10)
+        # nodes of earlier tests' jobs are idle only once Slurm has seen their last process end
+        assert wait_until(lambda: seen(executor).idle_nodes == 3, 40)
         now = seen(executor)
     assert sorted((b.state, b.reason) for b in now.blocks) == [("pending", "Resources"), ("running", "")]
     left = next(b.left for b in now.blocks if b.state == "running")
