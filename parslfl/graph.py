@@ -165,6 +165,7 @@ class Round:
     folding: Folding
     model_path: Path
     state_path: Path
+    spare: Path | None
 
 
 def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight:
@@ -185,6 +186,7 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.plan,
         job.model_path,
         job.state_path,
+        job.spare,
         *chains,
     )
     return Flight(job.plan, finished, closing)

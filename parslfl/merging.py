@@ -150,8 +150,12 @@ def _weight(update: Update, strategy: Strategy) -> float:
     return weight
 
 
-def finish(folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path, *lanes: Merged) -> Finished:
+def finish(
+    folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path, spare: Path | None, *lanes: Merged
+) -> Finished:
     """Make the next global model and write it, with the strategy's state, to the given paths.
+
+    `spare`: the model before the one that this round started from, which is written over.
 
     Raises:
         QuorumError: fewer updates were accepted than the plan's quorum.
@@ -173,7 +177,7 @@ def finish(folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path
     require_like(params, folding.desk.like, who)
     if not math.isfinite(squared_norm(trained(params))):
         raise ValueError(f"{who} made a model with NaN or Inf in it")
-    model = write(model_path, params)
+    model = write(model_path, params, spare)
     kept = write(state_path, new_state) if new_state else ""
     return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
 

@@ -194,6 +194,7 @@ class _Run:
             folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
+            spare=self.run.model_path(round - 1) if round else None,
         )
         closing = graph.Closing(
             plan,

@@ -54,7 +54,7 @@ def run(tmp_path: Path, outcomes: list[Outcome], quorum: int = 1, lanes: int = 2
     for number, outcome in enumerate(outcomes):
         notes[number % lanes] = merge(job, number % lanes, notes[number % lanes], outcome)
     used = [note for note in notes if note is not None]
-    done = finish(job, plan(quorum), tmp_path / "model", tmp_path / "state", *used)
+    done = finish(job, plan(quorum), tmp_path / "model", tmp_path / "state", None, *used)
     return done, checkpoints.read(tmp_path / "model", done.model)
 
 
@@ -139,7 +139,7 @@ def test_the_sum_does_not_depend_on_when_lanes_run(tmp_path: Path) -> None:
         for lane in order:
             notes[lane] = merge(job, lane, notes[lane], outcomes[2 * at[lane] + lane])  # type: ignore[call-overload]
             at[lane] += 1
-        models.add(finish(job, plan(), tmp_path / "model", tmp_path / "state", *notes).model)  # type: ignore[arg-type]
+        models.add(finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes).model)  # type: ignore[arg-type]
     assert len(models) == 1
 
 
@@ -148,7 +148,7 @@ def test_sums_are_reused_and_cleared_between_rounds(tmp_path: Path) -> None:
     for _ in range(2):
         note = merge(job, 0, None, update(CLIENTS[0], 1, 1, 1))
         memory = job.desk.lanes[0]["w"]
-        finish(job, plan(), tmp_path / "model", tmp_path / "state", note)
+        finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
         assert checkpoints.read(tmp_path / "model", "")["w"].tolist() == [2.0, 3.0, 4.0]
     assert job.desk.lanes[0]["w"] is memory
 
