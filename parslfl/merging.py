@@ -13,18 +13,20 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from parslfl.checkpoints import write
 from parslfl.codecs import wire
+from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
 from parslfl.params import Params, fold, require_like, squared_norm, trained
-from parslfl.protocols import Codec, Strategy, Transport
+from parslfl.protocols import Codec, Delta, Strategy, Transport
 
 #: Beyond these no honest update lies, and the sum of a million within them is still finite.
 MAX_NORM, MAX_WEIGHT = 1e15, 1e12
@@ -49,6 +51,11 @@ class Finished:
     model: str
     state: str
     seconds: float
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of all updates that came, refused ones included."""
+        return sum(u.ref.size for u in self.updates) + sum(f.bytes_up for f in self.failures)
 
 
 @dataclass
@@ -100,11 +107,13 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         return Merged(note.weight, note.updates, (*note.failures, outcome))
     transport = folding.transports[outcome.client.site]
     try:
-        delta = read_update(outcome, transport, folding.codecs[outcome.client], folding.desk.like)
+        delta = open_update(outcome, transport, folding.codecs[outcome.client], folding.desk.like)
         weight = _weight(outcome, folding.strategy)
-        fold(folding.desk.lanes[lane], delta, weight)
+        delta.add(folding.desk.lanes[lane], weight)
     except PayloadError as error:
-        refused = Failure(outcome.client, outcome.round, "refused", str(error))
+        refused = Failure(
+            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
+        )
         return Merged(note.weight, note.updates, (*note.failures, refused))
     finally:
         discard(outcome, transport)
@@ -119,26 +128,54 @@ def discard(update: Update, transport: Transport) -> None:
             transport.drop(update.ref)
 
 
-def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> Params:
-    """The decoded delta, once it is known to be whole, of the right shape, and finite.
+def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> Delta:
+    """The update as it came, once it is known to be whole, of the right shape, finite and of sane size.
 
     Raises:
         PayloadError: it is not.
     """
+    arrays, note = _received(update, transport)
+    with _decoding():
+        delta = opened(codec, arrays, note, trained(like))
+    _require_sane(delta.bound())
+    return delta
+
+
+def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> Params:
+    """The update as arrays like the trained ones of `like`; for who needs more than their sum.
+
+    Raises:
+        PayloadError: as `open_update`.
+    """
+    arrays, note = _received(update, transport)
+    with _decoding():
+        delta = codec.decode(arrays, note, trained(like))
+    _require_sane(math.sqrt(squared_norm(delta)))
+    return delta
+
+
+def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
+    """The arrays and the note of an update that is where it must be."""
     if update.ref.path not in {"", update_name(update.round, update.client)}:
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    arrays, note = wire.unpack(transport.get(update.ref), update.ref.checksum)
+    return wire.unpack(transport.get(update.ref), update.ref.checksum)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a codec cannot make sense of is the payload's fault."""
     try:
-        delta = codec.decode(arrays, note, like)
+        yield
     except PayloadError:
         raise
     except Exception as error:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-    norm = math.sqrt(squared_norm(delta))
+
+
+def _require_sane(norm: float) -> None:
     if not norm <= MAX_NORM:
         what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
         raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
-    return delta
 
 
 def _weight(update: Update, strategy: Strategy) -> float:

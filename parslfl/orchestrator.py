@@ -224,6 +224,7 @@ class _Run:
             stop_at=stop_at,
             store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
             accepted=self.accepted.get(given.client, -1),
+            error_feedback=self.experiment.feeds_back(),
         )
 
     def _site(self, name: str) -> Site:
@@ -241,7 +242,7 @@ class _Run:
             failures=done.failures,
             loss=_mean_loss(done.updates),
             bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
+            bytes_up=done.bytes_up,
             seconds=done.seconds,
         )
         self.run.finished(report, done.state)
@@ -253,8 +254,7 @@ class _Run:
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
         every, home = self.experiment.eval_every, self._home()
-        last = report.round == self.experiment.rounds - 1
-        due = last or (every and (report.round + 1) % every == 0)
+        due = report.round + 1 == self.experiment.rounds or (every and (report.round + 1) % every == 0)
         return _Pending(report, home.evaluate(report.round, refs[home.name]) if due else None)
 
     def _complete(self, pending: _Pending) -> RoundReport:

@@ -23,7 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from parslfl.codecs import wire
+from parslfl.codecs.pieces import opened
 from parslfl.errors import ParslflError
+from parslfl.keep import ClientStore
 from parslfl.learning import Scores, Stop
 from parslfl.messages import (
     EvaluateTask,
@@ -37,11 +39,14 @@ from parslfl.messages import (
     Update,
     update_name,
 )
-from parslfl.params import Params, nbytes, require_like, subtract
+from parslfl.params import Params, fold, nbytes, require_like, subtract
 from parslfl.protocols import Model, Transport
+from parslfl.seeding import derive
 
 #: Seconds between two looks at whether the round has been closed.
 _LOOK = 0.5
+#: Name under which a client keeps what its codec left out.
+RESIDUAL = "residual"
 
 
 def train(task: TrainTask) -> Outcome:
@@ -107,8 +112,7 @@ def _train(task: TrainTask) -> Outcome:
         return Failure(task.client, task.round, "late", "the deadline came before the first step")
     require_like(made.params, params, f"{type(task.model).__name__}.train")
     delta = subtract(made.params, params, out=_scratch(params))
-    packed = wire.pack(*task.codec.encode(delta))
-    ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    ref, notes = _send(task, delta)
     return Update(
         client=task.client,
         round=task.round,
@@ -127,7 +131,29 @@ def _train(task: TrainTask) -> Outcome:
             host=socket.gethostname(),
             pid=os.getpid(),
         ),
+        notes=notes,
+        bytes_down=task.start.size,
     )
+
+
+def _send(task: TrainTask, delta: Params) -> tuple[Ref, tuple[str, ...]]:
+    """Encode and store `delta`, and what its reader should know.
+
+    With error feedback, what the codec left out of the client's last accepted update is added
+    first, and `delta` becomes what it leaves out now. That is saved before the driver hears of
+    the update: Seide et al. 2014, "1-Bit Stochastic Gradient Descent", section 2.
+    """
+    store, notes = ClientStore(task.store), tuple[str, ...]()
+    if task.error_feedback:
+        left, notes = store.recall(task.client, RESIDUAL, task.accepted, delta)
+        fold(delta, left, 1.0)
+    arrays, note = task.codec.encode(delta, derive(task.seed, "codec"))
+    packed = wire.pack(arrays, note)
+    ref: Ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    if task.error_feedback:
+        opened(task.codec, arrays, note, delta).add(delta, -1.0)
+        store.save(task.client, RESIDUAL, task.round, task.accepted, delta)
+    return ref, notes
 
 
 def _stopper(task: TrainTask) -> Stop:

@@ -41,6 +41,7 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    raw_up: int = 0
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -57,6 +58,7 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            raw_up=sum(update.raw_bytes for update in report.updates),
         )
 
 
