@@ -77,6 +77,9 @@ def _parser() -> Parser:
     sites.add_argument("file", metavar="FILE", nargs="?")
     sites.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add(commands.add_parser("partition", help="show which client holds what"), PARTITION_FLAGS)
+    inspect = commands.add_parser("inspect", help="look into a model, an update or a client's state")
+    inspect.add_argument("file", metavar="FILE")
+    inspect.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
