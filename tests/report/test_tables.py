@@ -49,6 +49,12 @@ def test_notes_are_told_once_with_the_clients_they_are_of() -> None:
     assert "and 2 more:" in text
 
 
+def test_what_compression_saved_is_told() -> None:
+    text = shown([replace(row(0), raw_up=470_000_000)])
+    assert "4.7 MB up from them, 100.0 times fewer than their 470.0 MB" in text
+    assert "times fewer" not in shown([replace(row(0), raw_up=4_700_000)])
+
+
 def test_only_the_last_rounds() -> None:
     text = shown([row(number) for number in range(30)], last=20)
     assert "the last 20 of 30 rounds" in text
