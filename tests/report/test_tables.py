@@ -50,7 +50,7 @@ def test_notes_are_told_once_with_the_clients_they_are_of() -> None:
 
 
 def test_what_compression_saved_is_told() -> None:
-    text = shown([replace(row(0), raw_up=470_000_000)])
+    text = " ".join(shown([replace(row(0), raw_up=470_000_000)]).split())
     assert "4.7 MB up from them, 100.0 times fewer than their 470.0 MB" in text
     assert "times fewer" not in shown([replace(row(0), raw_up=4_700_000)])
 
