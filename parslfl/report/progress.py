@@ -17,10 +17,12 @@ from parslfl.messages import (
     ClientSettled,
     Event,
     Failure,
+    Incident,
     Outcome,
     RoundPlan,
     RoundReport,
     RoundStarted,
+    SiteTimes,
     Update,
 )
 from parslfl.report.text import first_line
@@ -40,6 +42,8 @@ class Row:
     accuracy: float | None = None
     test_loss: float | None = None
     evaluation_error: str = ""
+    sites: tuple[SiteTimes, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -55,6 +59,8 @@ class Row:
             accuracy=report.accuracy,
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
+            sites=report.sites,
+            incidents=report.incidents,
         )
 
 
