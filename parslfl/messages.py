@@ -181,7 +181,7 @@ class SiteTimes:
     """Where a site's time went, in seconds, from the end of the round before to the end of this one.
 
     Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
-    there until its first worker is ready; `ready`, with workers; `idle`, the part of that in which
+    there until its first workers report; `ready`, with workers; `idle`, the part of that in which
     they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
     and to write the update; `training`. `blocks`: how many started.
     """

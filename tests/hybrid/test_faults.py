@@ -38,7 +38,7 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
         with hybrid_bed.beds(tmp_path / "kube") as both:
             yield both
     except slurm_bed.NoSlurmError as error:
-        (pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip)(str(error))
+        error.end_test()
 
 
 def hybrid(bed: Bed) -> Federation:
