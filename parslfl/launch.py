@@ -46,16 +46,18 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     Raises:
         RunError: a place cannot be used from here.
     """
-    from parslfl_executors.pool import explain
+    from parslfl_executors.htex import lost
 
     retries = {place.name: place.retries for place in places}
 
     def cost(error: Exception, record: Any) -> float:
         """Parsl gives up on a task once its failures cost more than 1. Here the cause is at hand."""
-        if why := explain(built.get(record["executor"]), error):
-            error.add_note(why)
-        allowed = retries.get(record["executor"], 0)
-        return 0.999 / allowed if allowed else 2  # a sum of 1/n may come out above 1
+        place = record["executor"]
+        allowed = retries.get(place, 0)
+        price = 0.999 / allowed if allowed else 2.0  # a sum of 1/n may come out above 1
+        if place in built:
+            lost(built[place], error, record["id"], record["fail_cost"] + price <= 1)
+        return price
 
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)

@@ -20,6 +20,7 @@ from parsl.providers import SlurmProvider
 from parsl.providers.errors import SubmitException
 
 from parslfl_executors import slurm_queue
+from parslfl_executors.ledger import Event, bursts
 from parslfl_executors.signals import SiteSignals, counted
 from parslfl_executors.slurm_queue import Job
 
@@ -53,6 +54,7 @@ class SlurmBlocks(SlurmProvider):
         self._submitted: dict[str, float] = {}
         self._full_until = 0.0
         self._refused: set[str] = set()
+        self._unanswered: list[tuple[float, str]] = []
         super().__init__(**settings)
         self._accounting = self._cmd.startswith("sacct")
         # a requeued block would come back as one more than Parsl knows of
@@ -100,6 +102,16 @@ class SlurmBlocks(SlurmProvider):
             known = (self._ask([job_id]) or {}).get(job_id, known)
         return known.why() if known else f"slurm job {job_id}: Slurm knows it no longer"
 
+    def began(self, job_id: str) -> float | None:
+        """When a job started; None until it has."""
+        job = self.jobs.get(job_id)
+        return job.starts if job is not None and job.state not in slurm_queue.PENDING else None
+
+    def troubles(self) -> tuple[Event, ...]:
+        """Looks at the queue that Slurm did not answer, since this was asked last."""
+        found, self._unanswered = self._unanswered, []
+        return bursts(found)
+
     def waiting(self) -> str:
         """Why nothing runs yet, as of the last look; "" if something does."""
         alive = [job for job, entry in self.resources.items() if not entry["status"].terminal]
@@ -135,6 +147,7 @@ class SlurmBlocks(SlurmProvider):
         alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
         found = self._ask(alive) if alive else {}
         if found is None:  # the controller is away: all stays as it was last seen
+            self._unanswered.append((time.time(), "squeue did not answer"))
             return
         for job in alive:
             new = time.monotonic() - self._submitted[job] < _NEW
