@@ -93,12 +93,12 @@ class RunDir:
             run._clear()
             for name in _LINES:
                 (path / name).touch()
-            write_text(path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
+            run._describe(described)
         return run
 
     @classmethod
-    def open(cls, path: Path) -> RunDir:
-        """Take up the run in `path`.
+    def open(cls, path: Path, described: Mapping[str, Any] | None = None) -> RunDir:
+        """Take up the run in `path`; `described` replaces run.yaml, where given.
 
         Raises:
             RunError: there is none, or another process is running it.
@@ -109,6 +109,8 @@ class RunDir:
         with run._preparing():
             run._mend()
             run._clear()
+            if described is not None:
+                run._describe(described)
         return run
 
     def close(self) -> None:
@@ -186,6 +188,9 @@ class RunDir:
             lock.close()
             raise RunError(f"{path} is being run by another process: wait for it or stop it") from None
         return cls(path, lock)
+
+    def _describe(self, described: Mapping[str, Any]) -> None:
+        write_text(self.path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
 
     def _clear(self, make: bool = True) -> None:
         for name in ("updates", "spare", "closed"):
