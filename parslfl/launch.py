@@ -21,6 +21,7 @@ from parsl.executors import ThreadPoolExecutor
 
 from parslfl.errors import RunError
 from parslfl_executors.fields import Unusable
+from parslfl_executors.signals import SiteSignals
 
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
@@ -83,6 +84,13 @@ def waiting(running: DataFlowKernel, place: str) -> str:
     from parslfl_executors.pool import waiting
 
     return waiting(running.executors[place])
+
+
+def signals(running: DataFlowKernel, place: str) -> SiteSignals | None:
+    """How `place` stands now, where its provider can tell."""
+    from parslfl_executors.pool import signals
+
+    return signals(running.executors[place])
 
 
 def _built(place: Place, logs: Path) -> Any:
