@@ -66,6 +66,8 @@ def call_back(address: str | None, own: Sequence[str], peers: Sequence[str]) -> 
         cure = "connect it to the network that the nodes are on, and name its address there (address: ...)"
         return failed(name, "this machine has no address but the loopback's", cure)
     named = f"name {' or '.join(outside)}, or leave address out" if outside else "leave address out"
+    if loopback(address) and not peers:
+        return unknown(name, f"only what runs on this machine can call {address}")
     if loopback(address) and not near:
         return failed(name, f"{address} is this machine only for itself: workers cannot call it", named)
     if address not in own:

@@ -157,7 +157,7 @@ class Slurm(Settings):
         found = slurm_queue.labelled(slurm_queue.label(logs), self.clusters(), self.cmd_timeout)
         if found is None:
             raise Unusable(f"{label}: squeue does not answer: `scontrol ping` tells whether Slurm is up")
-        return [f"slurm job {job}" for job in found]
+        return [f"slurm job {job}" for job in sorted(found)]
 
     def clean(self, label: str, logs: Path) -> list[str]:
         """Cancel the jobs of the run with the folder `logs`; those that Slurm would not cancel.
