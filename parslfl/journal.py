@@ -3,6 +3,7 @@
     run.yaml        federation and experiment as resolved, versions of what computes
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
+    signals.jsonl   one line a planned round: how each site stood
     models/         the last global models, and the strategy's state where it has one
     updates/        updates on their way to the driver, and spare/ files for the next ones
     parsl/          Parsl's own logs
@@ -34,7 +35,7 @@ from parslfl.messages import RoundReport
 from parslfl.params import Params
 from parslfl.records import Entry, Finished, Scored
 
-_LINES = ("journal.jsonl", "metrics.jsonl")
+_LINES = ("journal.jsonl", "metrics.jsonl", "signals.jsonl")
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,7 @@ class RunDir:
             run._clear()
             for name in _LINES:
                 (path / name).touch()
-            text = yaml.safe_dump(dict(described), sort_keys=False)
-            write_text(path / "run.yaml", text)
+            write_text(path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
         return run
 
     @classmethod

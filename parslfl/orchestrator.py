@@ -44,6 +44,7 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
+from parslfl.outlook import Outlook
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders
@@ -88,7 +89,9 @@ def rounds(
         exchange = open_exchange(run.path, federation.sites)
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
-                yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+                looks = Outlook.of(run.path, running, [site.name for site in federation.sites])
+                it = _Run(federation, experiment, run, exchange, running, folders, Desk(), watch, looks)
+                yield from it.go()
         finally:
             exchange.close()
     finally:
@@ -125,6 +128,7 @@ class _Run:
     folders: dict[str, str]
     desk: Desk
     watch: Watch
+    outlook: Outlook
 
     def go(self) -> Iterator[RoundReport]:
         start = self.run.checkpoint() or self._first()
@@ -183,7 +187,7 @@ class _Run:
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = e.plan(round, self.federation.clients())
+        plan = e.plan(round, self.federation.clients(), self.outlook.waits(round))
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]

@@ -24,6 +24,7 @@ from parslfl.data.folder import resolve_folder
 from parslfl.data.partition import holdings
 from parslfl.document import shown
 from parslfl.errors import ConfigError, Problem
+from parslfl.outlook import kept
 from parslfl.report import holdings as picture
 from parslfl.report import tables
 from parslfl.report.live import marks
@@ -77,6 +78,9 @@ def report(args: Namespace) -> int:
         )
     )
     tables.show([Row.of(one) for one in journal.reports(path)], Console())
+    for round, signals in sorted(kept(path).items())[-1:]:
+        for name, told in signals.items():
+            print(f"{name} before round {round + 1}: {told.text()}")
     return 0
 
 
