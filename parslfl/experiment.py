@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
@@ -34,7 +35,7 @@ from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -134,8 +135,10 @@ class Experiment(Settings):
             device=self.device,
         )
 
-    def plan(self, round: int, roster: Sequence[Client]) -> RoundPlan:
-        """Who of `roster` trains in `round`, and how."""
+    def plan(
+        self, round: int, roster: Sequence[Client], waits: Mapping[str, float] = MappingProxyType({})
+    ) -> RoundPlan:
+        """Who of `roster` trains in `round`, and how; `waits`: seconds until a site begins, where known."""
         return plan_round(
             round,
             roster,
@@ -146,7 +149,12 @@ class Experiment(Settings):
             quorum=self.quorum,
             fastest=self.fastest,
             deadline=self.deadline,
+            waits=waits,
         )
+
+    def keepers(self) -> list[str]:
+        """Fields whose objects keep state of clients at their sites from round to round."""
+        return [field for field in ("strategy", "codec") if keeps(getattr(self, field))]
 
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal experiment again, if its objects are known by name."""
@@ -222,6 +230,12 @@ def check(federation: Federation, experiment: Experiment) -> None:
     place = experiment.evaluate_on
     if place is not None and place not in places:
         found["evaluate_on"] = f"no site is called {place!r}{specs.hint(place, places)}"
+    homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
+    for field in experiment.keepers() if homeless else ():
+        found[field] = (
+            f"{experiment.resolved()[field]} keeps state of each client at its site, and {homeless[0]} "
+            f"has no place for it: --set sites.{homeless[0]}.state=FOLDER (one that outlives its workers)"
+        )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
 

@@ -179,10 +179,9 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
     closing.watch(futures)
     waiting = [closing.settled[a.client] for a in job.plan.cohort]
-    groups = [waiting[i : i + _GROUP] for i in range(0, len(waiting), _GROUP)]
-    chains: list[Any] = [None] * min(_LANES, len(groups))
-    for number, group in enumerate(groups):
-        lane = number % len(chains)
+    groups = _groups(waiting)
+    chains: list[Any] = [None] * (1 + max(lane for lane, _ in groups))
+    for lane, group in groups:
         chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains[lane], *group)
     finished = submit(
         kernel,
@@ -196,6 +195,17 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         *chains,
     )
     return Flight(job.plan, finished, closing, {future.tid: c for c, future in futures.items()}, began)
+
+
+def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:
+    """(lane, clients to fold in one app), in cohort order; all but the last groups are of `_GROUP`.
+
+    The last are taken apart: a group waits for its slowest client, and at the end of a round
+    nothing else is left to do meanwhile. Which lane a client is in stays the same.
+    """
+    whole = [(i // _GROUP % _LANES, waiting[i : i + _GROUP]) for i in range(0, len(waiting), _GROUP)]
+    alone = [(lane, [one]) for lane, group in whole[-_LANES:] for one in group]
+    return [*whole[:-_LANES], *alone]
 
 
 def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> AppFuture:

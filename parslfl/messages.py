@@ -54,6 +54,9 @@ class TrainTask:
     """One client's work in one round.
 
     `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
+    `store`: folder at the site where clients keep state between rounds ("": nobody needs one).
+    `accepted`: the last round in which this client's update was folded, -1 for none: only the
+    state of that round counts.
     """
 
     round: int
@@ -66,6 +69,8 @@ class TrainTask:
     transport: Transport
     seed: int
     stop_at: float | None = None
+    store: str = ""
+    accepted: int = -1
 
     @property
     def closed(self) -> str:
@@ -118,7 +123,8 @@ class Spent:
 class Update:
     """A client's answer: where its encoded delta is, and what it took to make it.
 
-    `raw_bytes` is the delta's size before encoding; `ref.size` after.
+    `raw_bytes` is the delta's size before encoding; `ref.size` after. `notes`: what its reader
+    should know about this update, such as state that was expected at the site and not found.
     """
 
     client: Client
@@ -131,6 +137,7 @@ class Update:
     loss: float
     raw_bytes: int
     spent: Spent = Spent()
+    notes: tuple[str, ...] = ()
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.

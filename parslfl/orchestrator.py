@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
+from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
     Assignment,
+    Client,
     ClientSettled,
     Evaluated,
     Event,
@@ -42,9 +44,10 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
+from parslfl.outlook import Outlook
 from parslfl.runs import open_run
 from parslfl.seeding import derive
-from parslfl.sites import Federation, Site, local_folders
+from parslfl.sites import Federation, Site, local_folders, state_folder
 from parslfl.timesheet import Timesheet
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
@@ -88,8 +91,9 @@ def rounds(
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
                 sheet = Timesheet(ledgers(running, federation.sites))
+                looks = Outlook.of(run.path, running, [site.name for site in federation.sites])
                 yield from _Run(
-                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch
+                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
                 ).go()
         finally:
             exchange.close()
@@ -128,8 +132,11 @@ class _Run:
     desk: Desk
     sheet: Timesheet
     watch: Watch
+    outlook: Outlook
+    accepted: dict[Client, int] = field(default_factory=dict)
 
     def go(self) -> Iterator[RoundReport]:
+        self.accepted.update(last_accepted(reports(self.run.path)))
         start = self.run.checkpoint() or self._first()
         self._open(start)
         refs = self.exchange.publish(start)
@@ -186,7 +193,7 @@ class _Run:
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = e.plan(round, self.federation.clients())
+        plan = e.plan(round, self.federation.clients(), self.outlook.waits(round))
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
@@ -221,6 +228,8 @@ class _Run:
             transport=self.exchange.places[site.name],
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
+            store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
+            accepted=self.accepted.get(given.client, -1),
         )
 
     def _site(self, name: str) -> Site:
@@ -235,6 +244,7 @@ class _Run:
         """Journal the round; its model is the next start."""
         report = self.sheet.report(flight, done, refs)
         self.run.finished(report, done.state)
+        self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
         self.run.forget(before=report.round)
         return report, self.run.at(report.round + 1, done.model, done.state)

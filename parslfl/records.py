@@ -119,6 +119,7 @@ def _update(entry: dict[str, Any]) -> Update:
         "spent": Spent(**entry["spent"]),
         "first_loss": _loss(entry["first_loss"]),
         "loss": _loss(entry["loss"]),
+        "notes": tuple(entry.get("notes", ())),
     }
     return Update(**{**entry, **parts})
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from parsl.jobs.states import JobState, JobStatus
 from parsl.providers.base import ExecutionProvider
@@ -30,14 +30,16 @@ from parslfl_executors.kube_pod import (
     State,
     Template,
     Verdict,
+    began,
     blocked,
     body,
     judge,
+    open_nodes,
     plain,
     secret_name,
-    start,
 )
 from parslfl_executors.ledger import Event, bursts
+from parslfl_executors.signals import Block, SiteSignals, counted
 
 _LOG = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class _Block:
     asked: float = field(default_factory=time.monotonic)
     made: float | None = None
     blocked: float | None = None
-    began: float | None = None
+    began: float | None = None  # seconds since the epoch
     verdict: Verdict = _ASKED
     refused: str = ""
     cancelled: bool = False
@@ -105,6 +107,7 @@ class Pods(ExecutionProvider):
         self._secret: str | None = None
         self._pause, self._not_before = 0.0, 0.0
         self._refusals: list[tuple[float, str]] = []
+        self._may_list = True
 
     @property
     def label(self) -> str:
@@ -173,6 +176,30 @@ class Pods(ExecutionProvider):
             found, self._refusals = self._refusals, []
         return bursts(found)
 
+    def waiting(self) -> str:
+        """Why no pod runs yet, as of the last look; "" if one does."""
+        alive = [block for block in self._blocks() if not block.over]
+        if not alive or any(block.verdict.state == "running" for block in alive):
+            return ""
+        return self.explain(alive[0].name) or f"pod {alive[0].name}: pending"
+
+    def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
+        """How this site stands: pods as of the last look, nodes as of now, where they may be listed."""
+        with self._lock:
+            told = tuple(self._told(block) for block in self._blocks() if not block.over)
+        workers, free = counted(managers)
+        return SiteSignals(time.time(), told, workers, free, nodes=self._nodes())
+
+    def trial(self, command: str) -> None:
+        """Have the server check the pod that `submit` would ask for, without making it.
+
+        Raises:
+            RefusedError: it would refuse.
+        """
+        name = f"parslfl-trial-{plain(self.labels[SITE], 40)}-{secrets.token_hex(4)}"
+        trial = body(name, self.template, self.labels, command, secret_name(self.labels))
+        self.cluster.create_pod(trial, trial=True)
+
     def named(self, hostname: str) -> str:
         """The block on `hostname`, which is its pod's name; "" for any other machine."""
         return hostname if hostname in self.resources else ""
@@ -185,6 +212,23 @@ class Pods(ExecutionProvider):
             return JobStatus(JobState.CANCELLED, self.explain(block.name))
         state = _PARSL[block.verdict.state]
         return JobStatus(state, self.explain(block.name) or None, exit_code=block.verdict.code)
+
+    def _told(self, block: _Block) -> Block:
+        """A pod as every site tells of its blocks."""
+        limit = self.template.pod.get("activeDeadlineSeconds", self.template.walltime)
+        left = block.began + limit - time.time() if block.began and limit else None
+        state: Literal["running", "pending"] = "running" if block.verdict.state == "running" else "pending"
+        return Block(block.name, state, block.refused or block.verdict.why, block.began, left)
+
+    def _nodes(self) -> int | None:
+        """Nodes that take pods; who may not list them is not asked again."""
+        if not self._may_list:
+            return None
+        try:
+            return len(open_nodes(self.cluster.nodes()))
+        except RefusedError as error:
+            self._may_list = error.passing
+            return None
 
     def _create(self, block: _Block) -> None:
         """Try to make the block's pod, unless the last attempts failed too short a time ago."""
@@ -244,12 +288,12 @@ class Pods(ExecutionProvider):
 
     def _judge(self, block: _Block, pod: Json | None) -> None:
         now = time.monotonic()
+        block.began = began(pod) if pod else block.began
         if pod is None or not blocked(pod):
             block.blocked = None
         elif block.blocked is None:
             block.blocked = now
         blocked_for = now - block.blocked if block.blocked else 0.0
-        block.began = block.began or (start(pod) if pod else None)
         block.verdict = judge(pod, now - block.asked, blocked_for, self.patience)
         state = block.verdict.state
         if state == "running":

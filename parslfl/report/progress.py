@@ -42,6 +42,7 @@ class Row:
     accuracy: float | None = None
     test_loss: float | None = None
     evaluation_error: str = ""
+    notes: tuple[tuple[Client, str], ...] = ()
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
 
@@ -59,6 +60,7 @@ class Row:
             accuracy=report.accuracy,
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
+            notes=tuple((update.client, note) for update in report.updates for note in update.notes),
             sites=report.sites,
             incidents=report.incidents,
         )
