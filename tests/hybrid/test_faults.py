@@ -70,7 +70,7 @@ class Faults:
 
     def strike(self, round: int) -> None:
         try:
-            assert wait_until(self.mark(round).exists, 40)
+            assert wait_until(self.mark(round).exists, 60)
             self.acts[round]()
         except BaseException as error:  # noqa: BLE001 - a thread's mistake must fail the test
             self.failed.append(error)
