@@ -99,13 +99,13 @@ def squared_norm(params: Mapping[str, Array]) -> float:
     return total
 
 
-def blocks(array: Array) -> Iterator[npt.NDArray[np.floating]]:
-    """Views of at most `BLOCK` elements, in memory order. Needs a C-contiguous array."""
+def blocks(array: Array, size: int = BLOCK) -> Iterator[npt.NDArray[np.floating]]:
+    """Views of at most `size` elements, in memory order. Needs a C-contiguous array."""
     flat = array.reshape(-1)
     if not np.may_share_memory(flat, array) and array.size:
         raise ValueError(f"an array of shape {array.shape} is not contiguous: copy it first")
-    for start in range(0, flat.size, BLOCK):
-        yield flat[start : start + BLOCK]
+    for start in range(0, flat.size, size):
+        yield flat[start : start + size]
 
 
 def checksum(buffers: Iterable[bytes | memoryview]) -> str:
