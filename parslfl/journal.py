@@ -3,7 +3,7 @@
     run.yaml        federation and experiment as resolved, versions of what computes
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
-    models/         the last global models, and the strategy's state where it has one
+    models/         the last global models, and the strategy's state; clients/ has the clients' own
     updates/        updates on their way to the driver, and spare/ files for the next ones
     parsl/          Parsl's own logs
 
@@ -88,12 +88,12 @@ class RunDir:
             _refuse_to_overwrite(path)
             for name in ("run.yaml", *_LINES):
                 (path / name).unlink(missing_ok=True)
-            shutil.rmtree(run.models, ignore_errors=True)
+            for folder in (run.models, path / "clients"):
+                shutil.rmtree(folder, ignore_errors=True)
             run._clear()
             for name in _LINES:
                 (path / name).touch()
-            text = yaml.safe_dump(dict(described), sort_keys=False)
-            write_text(path / "run.yaml", text)
+            write_text(path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
         return run
 
     @classmethod

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
+from parslfl.keep import last_accepted
 from parslfl.launch import kernel, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
     Assignment,
+    Client,
     ClientSettled,
     Evaluated,
     Event,
@@ -46,7 +48,7 @@ from parslfl.messages import (
 )
 from parslfl.runs import open_run
 from parslfl.seeding import derive
-from parslfl.sites import Federation, Site, local_folders
+from parslfl.sites import Federation, Site, local_folders, state_folder
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
 _EVALUATION = 600.0
@@ -125,8 +127,10 @@ class _Run:
     folders: dict[str, str]
     desk: Desk
     watch: Watch
+    accepted: dict[Client, int] = field(default_factory=dict)
 
     def go(self) -> Iterator[RoundReport]:
+        self.accepted.update(last_accepted(reports(self.run.path)))
         start = self.run.checkpoint() or self._first()
         self._open(start)
         refs = self.exchange.publish(start)
@@ -218,6 +222,8 @@ class _Run:
             transport=self.exchange.places[site.name],
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
+            store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
+            accepted=self.accepted.get(given.client, -1),
         )
 
     def _site(self, name: str) -> Site:
@@ -239,6 +245,7 @@ class _Run:
             seconds=done.seconds,
         )
         self.run.finished(report, done.state)
+        self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
         self.run.forget(before=plan.round)
         return report, self.run.at(plan.round + 1, done.model, done.state)

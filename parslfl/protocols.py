@@ -190,6 +190,14 @@ def shares(strategy: object) -> bool:
     return bool(getattr(strategy, "shares", False))
 
 
+def keeps(thing: object) -> bool:
+    """Whether a codec or strategy keeps state of each client at its site from round to round.
+
+    Those that do have an attribute `keeps` that is true.
+    """
+    return bool(getattr(thing, "keeps", False))
+
+
 class Transport(Protocol):
     """Moves bytes between processes by reference."""
 
@@ -232,5 +240,6 @@ __all__ = [
     "Scaled",
     "Strategy",
     "Transport",
+    "keeps",
     "shares",
 ]

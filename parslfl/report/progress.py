@@ -40,6 +40,7 @@ class Row:
     accuracy: float | None = None
     test_loss: float | None = None
     evaluation_error: str = ""
+    notes: tuple[tuple[Client, str], ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -55,6 +56,7 @@ class Row:
             accuracy=report.accuracy,
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
+            notes=tuple((update.client, note) for update in report.updates for note in update.notes),
         )
 
 

@@ -98,12 +98,26 @@ def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None
             console.print(
                 Text(f"round {row.round + 1} was not evaluated: {row.evaluation_error}", style="red")
             )
+    for text, clients in _noted(rows).items():
+        console.print(Text(f"{_named(clients)}: {text}", style="yellow"))
     for text in totals(rows):
         console.print(text, highlight=False, markup=False)
 
 
+def _noted(rows: Sequence[Row]) -> dict[str, list[tuple[Client, int]]]:
+    """What updates had to say, and which clients' of which rounds."""
+    found: dict[str, list[tuple[Client, int]]] = {}
+    for row in rows:
+        for client, note in row.notes:
+            found.setdefault(note, []).append((client, row.round))
+    return found
+
+
 def _who(failures: Sequence[Failure]) -> Text:
-    named: list[tuple[Client, int]] = [(f.client, f.round + 1) for f in failures]
-    text = ", ".join(f"{client} ({round})" for client, round in named[:_NAMED])
-    rest = len(named) - _NAMED
-    return Text(f"{text} and {rest} more" if rest > 0 else text)
+    return Text(_named([(f.client, f.round) for f in failures]))
+
+
+def _named(clients: Sequence[tuple[Client, int]]) -> str:
+    text = ", ".join(f"{client} ({round + 1})" for client, round in clients[:_NAMED])
+    rest = len(clients) - _NAMED
+    return f"{text} and {rest} more" if rest > 0 else text

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Console
 
 from parslfl.messages import Client, Failure
@@ -37,6 +39,14 @@ def test_failures_are_told_once_a_cause() -> None:
     assert "here/0 (2)" in text
     assert "at length" not in text
     assert "and 3 more" in " ".join(text.split())
+
+
+def test_notes_are_told_once_with_the_clients_they_are_of() -> None:
+    noted = tuple((Client(index, "here"), "residual of round 1 is gone: from zeros") for index in range(8))
+    text = " ".join(shown([row(0), replace(row(1), notes=noted)]).split())
+    assert text.count("residual of round 1 is gone: from zeros") == 1
+    assert "here/0 (2), here/1 (2)" in text
+    assert "and 2 more:" in text
 
 
 def test_only_the_last_rounds() -> None:
