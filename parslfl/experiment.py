@@ -5,6 +5,7 @@ Does not know: where the clients are, but for `check`, which says whether the tw
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
+from parslfl.protocols import ClientSide, Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -232,8 +233,17 @@ def check(federation: Federation, experiment: Experiment) -> None:
             f"{experiment.resolved()[field]} keeps state of each client at its site, and {homeless[0]} "
             f"has no place for it: --set sites.{homeless[0]}.state=FOLDER (one that outlives its workers)"
         )
+    if isinstance(experiment.strategy, ClientSide) and not _takes_guide(experiment.model):
+        found["model"] = (
+            f"{type(experiment.model).__name__}.train takes no `guide`, which "
+            f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
+        )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
+
+
+def _takes_guide(model: Model) -> bool:
+    return "guide" in inspect.signature(model.train).parameters
 
 
 def _parsed(text: str, known: Mapping[str, type], family: str) -> object:

@@ -24,6 +24,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import PropagatedException
 
 from parslfl import merging, tasks
+from parslfl.errors import ParslflError, RunError
 from parslfl.merging import Folding
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
 
@@ -154,6 +155,20 @@ class Flight:
     plan: RoundPlan
     finished: Future[merging.Finished]
     closing: Closing
+
+    def result(self) -> merging.Finished:
+        """Wait for the round's end.
+
+        Raises:
+            QuorumError: too few updates.
+            RunError: merging failed: a strategy's mistake, or a full disk.
+        """
+        try:
+            return self.finished.result()
+        except ParslflError:
+            raise
+        except Exception as error:
+            raise RunError(f"round {self.plan.round + 1} could not be merged: {lost(error)}") from error
 
 
 @dataclass(frozen=True)

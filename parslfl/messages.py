@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parslfl.learning import LocalWork
-from parslfl.protocols import Codec, Dataset, Model, Partition, Transport
+from parslfl.learning import LocalWork, Personal
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, Transport
 
 
 @dataclass(frozen=True, order=True)
@@ -54,6 +54,10 @@ class TrainTask:
     """One client's work in one round.
 
     `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
+    `store`: folder at the site where clients keep state between rounds ("": nobody needs one).
+    `accepted`: the last round in which this client's update was folded, -1 for none: only the
+    state of that round counts. `strategy`: given where clients have a part of it to do (see
+    `protocols.ClientSide`); `shared`: where the state is that its server sends them.
     """
 
     round: int
@@ -66,6 +70,10 @@ class TrainTask:
     transport: Transport
     seed: int
     stop_at: float | None = None
+    store: str = ""
+    accepted: int = -1
+    strategy: Strategy | None = None
+    shared: Ref | None = None
 
     @property
     def closed(self) -> str:
@@ -118,7 +126,9 @@ class Spent:
 class Update:
     """A client's answer: where its encoded delta is, and what it took to make it.
 
-    `raw_bytes` is the delta's size before encoding; `ref.size` after.
+    `raw_bytes` is the delta's size before encoding; `ref.size` after. `notes`: what its reader
+    should know about this update, such as state that was expected at the site and not found.
+    `start_loss`, `variance` (see `learning.Evidence`) and `personal`: None unless the strategy asks.
     """
 
     client: Client
@@ -131,6 +141,10 @@ class Update:
     loss: float
     raw_bytes: int
     spent: Spent = Spent()
+    notes: tuple[str, ...] = ()
+    start_loss: float | None = None
+    variance: float | None = None
+    personal: Personal | None = None
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.

@@ -9,7 +9,6 @@ Does not know: schedulers, codecs, strategies or models, other than by their pro
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -22,7 +21,6 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parslfl import graph, tasks
 from parslfl.checkpoints import write
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
@@ -46,9 +44,11 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
+from parslfl.protocols import ClientSide, shares
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
+from parslfl.weighing import mean_loss
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
 _EVALUATION = 600.0
@@ -128,12 +128,13 @@ class _Run:
     desk: Desk
     watch: Watch
     accepted: dict[Client, int] = field(default_factory=dict)
+    shared: dict[str, Ref] = field(default_factory=dict)
 
     def go(self) -> Iterator[RoundReport]:
         self.accepted.update(last_accepted(reports(self.run.path)))
         start = self.run.checkpoint() or self._first()
         self._open(start)
-        refs = self.exchange.publish(start)
+        refs = self._publish(start, {})
         pending = self._unevaluated(refs)
         for round in range(start.round, self.experiment.rounds):
             if pending is not None and pending.scores is None:  # nothing to overlap with
@@ -145,13 +146,12 @@ class _Run:
                     either: list[Future[Any]] = [pending.scores or flight.finished, flight.finished]
                     wait(either, return_when=FIRST_COMPLETED)
                     yield self._complete(pending)
-                finished = _finished(flight)
+                finished = flight.result()
             finally:
                 flight.closing.cancel()
             report, start = self._land(flight.plan, finished, refs)
             self._open(start)
-            self.exchange.withdraw(refs)
-            refs = self.exchange.publish(start)
+            refs = self._publish(start, refs)
             pending = self._evaluate(report, refs)
         if pending is not None:
             yield self._complete(pending)
@@ -181,6 +181,14 @@ class _Run:
         self.desk.like, self.desk.state = {}, {}
         self.desk.like, self.desk.state = start.load()
 
+    def _publish(self, start: Checkpoint, old: dict[str, Ref]) -> dict[str, Ref]:
+        """Make the model readable everywhere, and the state if clients need it, instead of the old ones."""
+        self.exchange.withdraw(old)
+        self.exchange.withdraw(self.shared)
+        if shares(self.experiment.strategy):
+            self.shared.update(self.exchange.publish_state(start))
+        return self.exchange.publish(start)
+
     def _source(self, place: str) -> Source:
         e, n = self.experiment, len(self.federation.clients())
         return Source(e.dataset, e.partition, self.folders[place], n, derive(e.seed, "partition"))
@@ -195,7 +203,16 @@ class _Run:
         job = graph.Round(
             plan=plan,
             train_tasks=todo,
-            folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
+            folding=Folding(
+                e.strategy,
+                codecs,
+                self.exchange.places,
+                self.desk,
+                began,
+                works={a.client: a.work for a in plan.cohort},
+                clients=len(self.federation.clients()),
+                spill=self.run.path / "updates",
+            ),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
             spare=self.run.model_path(round - 1) if round else None,
@@ -210,7 +227,7 @@ class _Run:
         return graph.submit_round(self.kernel, job, closing)
 
     def _task(self, round: int, given: Assignment, start: Ref, stop_at: float | None) -> TrainTask:
-        site = self._site(given.client.site)
+        site, strategy = self._site(given.client.site), self.experiment.strategy
         return TrainTask(
             round=round,
             client=given.client,
@@ -224,6 +241,8 @@ class _Run:
             stop_at=stop_at,
             store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
             accepted=self.accepted.get(given.client, -1),
+            strategy=strategy if isinstance(strategy, ClientSide) else None,
+            shared=self.shared.get(site.name),
         )
 
     def _site(self, name: str) -> Site:
@@ -239,8 +258,8 @@ class _Run:
             model=done.model,
             updates=done.updates,
             failures=done.failures,
-            loss=_mean_loss(done.updates),
-            bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
+            loss=mean_loss(done.updates),
+            bytes_down=sum(r[a.client.site].size for r in (refs, self.shared) if r for a in plan.cohort),
             bytes_up=sum(update.ref.size for update in done.updates),
             seconds=done.seconds,
         )
@@ -276,25 +295,3 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
-
-
-def _finished(flight: graph.Flight) -> Finished:
-    """Wait for the round's end.
-
-    Raises:
-        QuorumError: too few updates.
-        RunError: merging failed: a strategy's mistake, or a full disk.
-    """
-    try:
-        done: Finished = flight.finished.result()
-    except ParslflError:
-        raise
-    except Exception as error:
-        raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
-    return done
-
-
-def _mean_loss(updates: tuple[Update, ...]) -> float:
-    """Mean training loss over all examples; clients that made no step have none and are left out."""
-    counted = [(u.loss, u.samples) for u in updates if math.isfinite(u.loss)]
-    return sum(loss * n for loss, n in counted) / max(1, sum(n for _, n in counted))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from parslfl.errors import RunError
+from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Ref, RoundReport, Spent, Update
 
 #: What an evaluation adds to a report.
@@ -107,6 +108,8 @@ def _update(entry: dict[str, Any]) -> Update:
         "spent": Spent(**entry["spent"]),
         "first_loss": _loss(entry["first_loss"]),
         "loss": _loss(entry["loss"]),
+        "notes": tuple(entry.get("notes", ())),
+        "personal": Personal(**entry["personal"]) if entry.get("personal") else None,
     }
     return Update(**{**entry, **parts})
 

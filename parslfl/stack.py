@@ -100,9 +100,8 @@ def _network(size: int) -> tuple[tuple[int, int], ...]:
         step = span
         while step:
             for start in range(step % span, size - step, 2 * step):
-                for low in range(start, min(start + step, size - step)):
-                    if low // (2 * span) == (low + step) // (2 * span):
-                        pairs.append((low, low + step))
+                lows = range(start, min(start + step, size - step))
+                pairs += [(i, i + step) for i in lows if i // (2 * span) == (i + step) // (2 * span)]
             step //= 2
         span *= 2
     return tuple(pairs)

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import traceback
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 
+from parslfl import clientside
 from parslfl.codecs import wire
 from parslfl.errors import ParslflError
-from parslfl.learning import Scores, Stop
+from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
 from parslfl.messages import (
     EvaluateTask,
     Failure,
@@ -39,6 +40,7 @@ from parslfl.messages import (
 )
 from parslfl.params import Params, nbytes, require_like, subtract
 from parslfl.protocols import Model, Transport
+from parslfl.seeding import derive, generator
 
 #: Seconds between two looks at whether the round has been closed.
 _LOOK = 0.5
@@ -96,10 +98,12 @@ def _train(task: TrainTask) -> Outcome:
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
     params = read_model(task.transport, task.start)
-    indices = _split(task.source)[task.client.index]
-    samples = task.source.dataset.train(Path(task.source.folder), indices)
+    samples, held_out = _samples(task)
     loaded = time.time()
-    made = task.model.train(params, samples, task.work, task.seed, stop)
+    start_loss = task.model.evaluate(params, samples, task.work).loss if task.work.start_loss else None
+    part = clientside.begin(task, params)
+    guide = (part.guide(),) if part else ()
+    made = task.model.train(params, samples, task.work, task.seed, stop, *guide)
     done = time.time()
     if task.transport.has(task.closed):
         return Failure(task.client, task.round, "late", "the round was closed while this client trained")
@@ -107,7 +111,14 @@ def _train(task: TrainTask) -> Outcome:
         return Failure(task.client, task.round, "late", "the deadline came before the first step")
     require_like(made.params, params, f"{type(task.model).__name__}.train")
     delta = subtract(made.params, params, out=_scratch(params))
-    packed = wire.pack(*task.codec.encode(delta))
+    arrays, note = task.codec.encode(delta)
+    personal, apart = None, time.time()
+    if part:
+        received = task.codec.decode(arrays, note, params)
+        again, score = partial(_again, task, samples, stop), partial(_score, task, held_out)
+        personal = part.finish(received, made.steps, again, score)
+    apart = time.time() - apart
+    packed = wire.pack(arrays, note)
     ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
     return Update(
         client=task.client,
@@ -121,13 +132,42 @@ def _train(task: TrainTask) -> Outcome:
         raw_bytes=nbytes(delta),
         spent=Spent(
             load=loaded - started,
-            train=done - loaded,
-            encode=time.time() - done,
+            train=done - loaded + apart,
+            encode=time.time() - done - apart,
             started=started,
             host=socket.gethostname(),
             pid=os.getpid(),
         ),
+        notes=part.notes if part else (),
+        start_loss=None if start_loss is None else float(start_loss),
+        variance=None if made.variance is None else float(made.variance),
+        personal=personal,
     )
+
+
+def _samples(task: TrainTask) -> tuple[Samples, Samples | None]:
+    """The client's examples to train on, and those held out: the same in every round."""
+    indices = _split(task.source)[task.client.index]
+    folder, dataset = Path(task.source.folder), task.source.dataset
+    held = int(task.work.held_out * len(indices))
+    if not held:
+        return dataset.train(folder, indices), None
+    mixed = generator(task.source.seed, "held-out", task.client.index).permutation(indices)
+    return dataset.train(folder, np.sort(mixed[held:])), dataset.train(folder, np.sort(mixed[:held]))
+
+
+def _again(
+    task: TrainTask, samples: Samples, stop: Stop, params: Params, work: LocalWork, guide: Guide
+) -> Trained:
+    """Train once more in the same task, with other batches."""
+    model: Any = task.model  # one with a guide: `experiment.check` has seen to it
+    trained: Trained = model.train(params, samples, work, derive(task.seed, "again"), stop, guide)
+    require_like(trained.params, params, f"{type(task.model).__name__}.train")
+    return trained
+
+
+def _score(task: TrainTask, held_out: Samples | None, params: Params) -> Scores | None:
+    return None if held_out is None else task.model.evaluate(params, held_out, task.work)
 
 
 def _stopper(task: TrainTask) -> Stop:

@@ -19,6 +19,7 @@ from parslfl.learning import LocalWork
 from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
+from parslfl.protocols import Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
@@ -27,9 +28,15 @@ MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
 CLIENTS = [Client(i, "here") for i in range(6)]
 
 
-def folding(clients: list[Client] = CLIENTS) -> Folding:
+def folding(clients: list[Client] = CLIENTS, strategy: Strategy = FedAvg()) -> Folding:  # noqa: B008 - frozen
     return Folding(
-        FedAvg(), dict.fromkeys(clients, Raw()), {"here": Inline()}, Desk(like=MODEL), time.monotonic()
+        strategy,
+        dict.fromkeys(clients, Raw()),
+        {"here": Inline()},
+        Desk(like=MODEL, state=strategy.start(MODEL)),
+        time.monotonic(),
+        works=dict.fromkeys(clients, strategy.local(LocalWork())),
+        clients=len(clients),
     )
 
 

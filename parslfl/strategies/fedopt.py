@@ -89,10 +89,9 @@ class _Adaptive(ABC):
                 np.multiply(d, d, out=next_v)
                 next_v[:] = self.second(v, next_v)
                 np.multiply(m, real(self.beta1), out=next_m)
-                d *= real(1 - self.beta1)
-                next_m += d
-                np.sqrt(next_v, out=d)
-                d += real(self.tau)
+                np.multiply(d, real(1 - self.beta1), out=d)
+                np.add(next_m, d, out=next_m)
+                np.add(np.sqrt(next_v, out=d), real(self.tau), out=d)
                 np.divide(next_m, d, out=d)
         return new, apply(params, mean, self.lr)
 

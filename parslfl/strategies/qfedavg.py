@@ -11,6 +11,7 @@ Does not know: how the loss is measured; `tasks` scores the model before it trai
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from parslfl.learning import Cohort, Evidence, LocalWork
@@ -35,7 +36,7 @@ class QFedAvg:
         return replace(work, start_loss=True)
 
     def weight(self, evidence: Evidence) -> float:
-        return _loss(evidence) ** self.q / evidence.work.lr if evidence.samples else 0.0
+        return math.pow(_loss(evidence), self.q) / evidence.work.lr if evidence.samples else 0.0
 
     def start(self, params: Params) -> Params:
         return {}
@@ -49,7 +50,7 @@ class QFedAvg:
         if not evidence.samples:
             return 0.0
         squared = (lipschitz * evidence.norm) ** 2
-        return self.q * loss ** (self.q - 1) * squared + lipschitz * loss**self.q
+        return self.q * math.pow(loss, self.q - 1) * squared + lipschitz * math.pow(loss, self.q)
 
 
 def _loss(evidence: Evidence) -> float:

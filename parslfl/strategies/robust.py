@@ -167,7 +167,7 @@ class MedianClip(_Alike):
 def _middle(rows: Rows, cut: int) -> Rows:
     """The mean of each column without its `cut` lowest and highest values; rows are added in order."""
     ordered = in_order(rows)
-    total = ordered[cut]
+    total: Rows = ordered[cut]
     for row in ordered[cut + 1 : len(ordered) - cut]:
         total += row
     total /= len(ordered) - 2 * cut

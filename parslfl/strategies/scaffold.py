@@ -54,9 +54,8 @@ class Scaffold:
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
         share = sum(1 for e in cohort.evidence if e.steps) / cohort.clients
         (moved,) = cohort.extra
-        for name, control in moved.items():
-            real = control.dtype.type
-            np.multiply(control, real(-share), out=control)
+        for control in moved.values():
+            np.multiply(control, control.dtype.type(-share), out=control)
         fold(moved, state, 1 - share)
         return moved, apply(params, mean, self.lr)
 
