@@ -65,7 +65,8 @@ def begin(task: TrainTask, params: Params) -> Part | None:
     found, notes = ClientStore(task.store).recall(task.client, name, task.accepted, fresh)
     kept = fresh if task.accepted < 0 or notes else found
     shared = read_shared(task.transport, task.shared) if task.shared else {}
-    return Part(task, strategy, params, shared, kept, notes)
+    said = tuple(f"{note.removesuffix(': from zeros')}: begun afresh" for note in notes)
+    return Part(task, strategy, params, shared, kept, said)
 
 
 @lru_cache(maxsize=1)

@@ -8,10 +8,11 @@ Does not know: threads, terminals, clocks (`now` is any steadily growing count o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 
+from parslfl.learning import Personal
 from parslfl.messages import (
     Client,
     ClientSettled,
@@ -24,6 +25,26 @@ from parslfl.messages import (
     Update,
 )
 from parslfl.report.text import first_line
+
+
+@dataclass(frozen=True)
+class Own:
+    """Accuracies on what `clients` clients held out: of their own models and of the global one, the mean
+    and the worst."""
+
+    clients: int
+    mean: float
+    worst: float
+    global_mean: float
+    global_worst: float
+
+    @classmethod
+    def of(cls, found: Sequence[Personal]) -> Own | None:
+        """None where no client has a model of its own."""
+        if not found:
+            return None
+        own, shared = [p.accuracy for p in found], [p.global_accuracy for p in found]
+        return cls(len(found), fmean(own), min(own), fmean(shared), min(shared))
 
 
 @dataclass(frozen=True)
@@ -41,6 +62,7 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    own: Own | None = None
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -57,6 +79,7 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            own=Own.of([update.personal for update in report.updates if update.personal]),
         )
 
 

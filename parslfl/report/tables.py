@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl.messages import Client, Failure
-from parslfl.report.progress import Row, causes
+from parslfl.report.progress import Own, Row, causes
 from parslfl.report.text import duration, loss, megabytes, percent, plural
 
 #: Clients named for each cause of failure.
@@ -77,11 +77,21 @@ def totals(rows: Sequence[Row]) -> list[str]:
             f"accuracy {percent(last.accuracy)} after round {last.round + 1}, "
             f"best {percent(best.accuracy)} after round {best.round + 1}"
         )
+    lines += [_own(row, row.own) for row in rows if row.own][-1:]
     failed = sum(len(row.failures) for row in rows)
     lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
     down, up = sum(row.bytes_down for row in rows), sum(row.bytes_up for row in rows)
     lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them")
     return lines
+
+
+def _own(row: Row, own: Own) -> str:
+    """How the clients' own models did on what they had held out."""
+    return (
+        f"own models of {plural(own.clients, 'client')} in round {row.round + 1}: accuracy "
+        f"{percent(own.mean)} on average, {percent(own.worst)} at worst; "
+        f"the global one there {percent(own.global_mean)} and {percent(own.global_worst)}"
+    )
 
 
 def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:

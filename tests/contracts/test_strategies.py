@@ -121,8 +121,8 @@ def test_what_a_client_keeps_has_the_layout_it_began_with(strategy: Strategy) ->
         delta=delta,
         steps=2,
         work=strategy.local(WORK),
-        train=lambda start, work, guide: Trained(start, 1, 1, 1, 1.0, 1.0),
-        score=lambda params: Scores(0.5, 1.0, 4),
+        train=lambda start, *_: Trained(start, 1, 1, 1, 1.0, 1.0),
+        score=lambda _: Scores(0.5, 1.0, 4),
     )
     kept, _ = strategy.keep(visit)
     assert [(k, v.dtype, v.shape) for k, v in kept.items()] == [

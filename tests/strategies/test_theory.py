@@ -7,6 +7,7 @@ gradients is the gradient of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,16 +167,15 @@ def test_scaffolds_server_knows_the_mean_of_what_clients_keep(
 
 
 def test_scaffold_drifts_less_than_fedavg(aggregated: Aggregated) -> None:
-    """Many local steps on clients that differ: SCAFFOLD ends nearer to the optimum of all examples."""
-    work = LocalWork(epochs=20, batch_size=12, lr=0.5)
-    best = Softmax().train(
-        Softmax().init((4,), 3, 0), examples(), LocalWork(epochs=3000, batch_size=12, lr=0.5), 0, never
-    )
+    """Many local steps on clients that differ: SCAFFOLD ends at the optimum of all examples."""
+    work = LocalWork(epochs=20, batch_size=12, lr=0.1, weight_decay=0.1)
+    best = Softmax().train(Softmax().init((4,), 3, 0), examples(), replace(work, epochs=2000), 0, never)
     distance = {}
     for strategy in (FedAvg(), Scaffold()):
         params, _ = federated(aggregated, strategy, rounds=40, work=work)
         distance[strategy] = float(sum(np.square(params[n] - best.params[n]).sum() for n in params) ** 0.5)
-    assert distance[Scaffold()] < 0.2 * distance[FedAvg()]
+    assert distance[FedAvg()] > 0.1
+    assert distance[Scaffold()] < 0.001
 
 
 def test_ditto_without_pull_is_local_training(aggregated: Aggregated) -> None:
@@ -198,7 +198,7 @@ def test_ditto_stays_nearer_to_the_global_model_the_harder_it_is_pulled(aggregat
 
 
 def test_ditto_scores_both_models_on_what_was_held_out(aggregated: Aggregated) -> None:
-    params, clients = federated(aggregated, Ditto(), rounds=1)
+    _, clients = federated(aggregated, Ditto(), rounds=1)
     found = clients.personal[0]
     assert found is not None
     expected = Softmax().evaluate(clients.kept[0], examples(), WORK).accuracy
