@@ -25,7 +25,7 @@ from parslfl.codecs import wire
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
-from parslfl.params import Params, fold, require_like, squared_norm, trained
+from parslfl.params import Params, average, fold, require_like, squared_norm, trained
 from parslfl.protocols import Codec, NeedsAll, Strategy, Transport
 from parslfl.stack import Stack
 from parslfl.weighing import scales_of, weigh, weight_of
@@ -203,7 +203,9 @@ def finish(
     if isinstance(folding.strategy, NeedsAll):
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
-        mean, *extra = (_mean(folding.desk, len(lanes), n, weight) for n in range(_width(folding, accepted)))
+        width = len(scales_of(accepted[0][1], folding.strategy))
+        sums = ([folding.desk.sums(lane, n) for lane in range(len(lanes))] for n in range(width))
+        mean, *extra = (average(totals, weight) for totals in sums)
         cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
     new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     who = f"{type(folding.strategy).__name__}.step"
@@ -213,21 +215,6 @@ def finish(
     model = write(model_path, params, spare)
     kept = write(state_path, new_state) if new_state else ""
     return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
-
-
-def _width(folding: Folding, accepted: Sequence[tuple[Update, Evidence]]) -> int:
-    """How many means the strategy wants."""
-    return len(scales_of(accepted[0][1], folding.strategy))
-
-
-def _mean(desk: Desk, lanes: int, scale: int, weight: float) -> Params:
-    """The lanes' sums for one scale, divided by the round's weight, in the first lane's memory."""
-    mean = desk.sums(0, scale)
-    for lane in range(1, lanes):
-        fold(mean, desk.sums(lane, scale), 1.0)
-    for array in mean.values():
-        np.divide(array, array.dtype.type(weight), out=array)
-    return mean
 
 
 def _combined(

@@ -26,7 +26,7 @@ from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
-from parslfl.launch import kernel, waiting
+from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
@@ -37,7 +37,6 @@ from parslfl.messages import (
     Event,
     Ref,
     RoundClosed,
-    RoundPlan,
     RoundReport,
     RoundStarted,
     Source,
@@ -48,7 +47,7 @@ from parslfl.protocols import ClientSide, shares
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
-from parslfl.weighing import mean_loss
+from parslfl.timesheet import Timesheet
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
 _EVALUATION = 600.0
@@ -90,7 +89,10 @@ def rounds(
         exchange = open_exchange(run.path, federation.sites)
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
-                yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+                sheet = Timesheet(ledgers(running, federation.sites))
+                yield from _Run(
+                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch
+                ).go()
         finally:
             exchange.close()
     finally:
@@ -126,6 +128,7 @@ class _Run:
     kernel: DataFlowKernel
     folders: dict[str, str]
     desk: Desk
+    sheet: Timesheet
     watch: Watch
     accepted: dict[Client, int] = field(default_factory=dict)
     shared: dict[str, Ref] = field(default_factory=dict)
@@ -149,7 +152,7 @@ class _Run:
                 finished = flight.result()
             finally:
                 flight.closing.cancel()
-            report, start = self._land(flight.plan, finished, refs)
+            report, start = self._land(flight, finished, refs)
             self._open(start)
             refs = self._publish(start, refs)
             pending = self._evaluate(report, refs)
@@ -251,23 +254,16 @@ class _Run:
     def _discard(self, update: Update) -> None:
         discard(update, self.exchange.places[update.client.site])
 
-    def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
+    def _land(
+        self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
+    ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        report = RoundReport(
-            round=plan.round,
-            model=done.model,
-            updates=done.updates,
-            failures=done.failures,
-            loss=mean_loss(done.updates),
-            bytes_down=sum(r[a.client.site].size for r in (refs, self.shared) if r for a in plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
-            seconds=done.seconds,
-        )
+        report = self.sheet.report(flight, done, refs)
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
-        self.run.forget(before=plan.round)
-        return report, self.run.at(plan.round + 1, done.model, done.state)
+        self.run.forget(before=report.round)
+        return report, self.run.at(report.round + 1, done.model, done.state)
 
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
@@ -295,3 +291,19 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
+
+
+def _finished(flight: graph.Flight) -> Finished:
+    """Wait for the round's end.
+
+    Raises:
+        QuorumError: too few updates.
+        RunError: merging failed: a strategy's mistake, or a full disk.
+    """
+    try:
+        done: Finished = flight.finished.result()
+    except ParslflError:
+        raise
+    except Exception as error:
+        raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
+    return done

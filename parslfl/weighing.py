@@ -1,4 +1,4 @@
-"""What updates are worth: the evidence for one, its weight and scales, each checked; their mean loss.
+"""What an update is worth: the evidence for it, its weight and scales, each checked.
 
 Does not know: parameters, or what becomes of an update.
 """
@@ -65,9 +65,3 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
         raise PayloadError(f"has the impossible scales {scales}")
     return scales
-
-
-def mean_loss(updates: tuple[Update, ...]) -> float:
-    """Mean training loss over all examples; clients that made no step have none and are left out."""
-    counted = [(u.loss, u.samples) for u in updates if math.isfinite(u.loss)]
-    return sum(loss * n for loss, n in counted) / max(1, sum(n for _, n in counted))

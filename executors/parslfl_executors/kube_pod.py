@@ -8,6 +8,7 @@ Does not know: how either travels, or what the workers do.
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import hashlib
 import re
 from collections.abc import Mapping
@@ -128,6 +129,12 @@ def _mount(volume: str, path: str, only_read: bool) -> Json:
 def blocked(pod: Json) -> bool:
     """Whether the container waits for what may never come, such as its image."""
     return (_container(pod).get("waiting") or {}).get("reason") in _STUCK
+
+
+def start(pod: Json) -> float | None:
+    """When a node took `pod`, in seconds since the epoch; None if none has yet."""
+    said = (pod.get("status") or {}).get("startTime")
+    return dt.datetime.fromisoformat(said).timestamp() if said else None
 
 
 def judge(pod: Json | None, waited: float, blocked_for: float, patience: Patience) -> Verdict:

@@ -35,7 +35,9 @@ from parslfl_executors.kube_pod import (
     judge,
     plain,
     secret_name,
+    start,
 )
+from parslfl_executors.ledger import Event, bursts
 
 _LOG = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class _Block:
     asked: float = field(default_factory=time.monotonic)
     made: float | None = None
     blocked: float | None = None
+    began: float | None = None
     verdict: Verdict = _ASKED
     refused: str = ""
     cancelled: bool = False
@@ -101,6 +104,7 @@ class Pods(ExecutionProvider):
         self._certificates: Path | None = None
         self._secret: str | None = None
         self._pause, self._not_before = 0.0, 0.0
+        self._refusals: list[tuple[float, str]] = []
 
     @property
     def label(self) -> str:
@@ -158,6 +162,17 @@ class Pods(ExecutionProvider):
         why = "scaled in" if block.cancelled else block.refused or block.verdict.why
         return f"pod {block.name}: {why}" if why else ""
 
+    def began(self, job: object) -> float | None:
+        """When a block's pod began on its node, as the cluster's clock has it; None until then."""
+        block = self.resources.get(job)
+        return block.began if block is not None else None
+
+    def troubles(self) -> tuple[Event, ...]:
+        """Calls that were refused for now, and made again, since this was asked last."""
+        with self._lock:
+            found, self._refusals = self._refusals, []
+        return bursts(found)
+
     def named(self, hostname: str) -> str:
         """The block on `hostname`, which is its pod's name; "" for any other machine."""
         return hostname if hostname in self.resources else ""
@@ -191,6 +206,7 @@ class Pods(ExecutionProvider):
             block.made, block.refused = block.asked, ""
         elif error.passing and waited < self.patience.pending:
             block.refused = f"not made yet: {error}"
+            self._ride_out(error)
         else:
             block.refused = f"refused: {error}"
             block.verdict = Verdict("stuck", block.refused)
@@ -221,6 +237,7 @@ class Pods(ExecutionProvider):
             pods = self.cluster.pods(self.labels)
         except RefusedError as error:
             _LOG.warning("%s: cannot look at pods: %s", self.labels[SITE], error)
+            self._ride_out(error)
             return
         for block in alive:
             self._judge(block, pods.get(block.name))
@@ -232,6 +249,7 @@ class Pods(ExecutionProvider):
         elif block.blocked is None:
             block.blocked = now
         blocked_for = now - block.blocked if block.blocked else 0.0
+        block.began = block.began or (start(pod) if pod else None)
         block.verdict = judge(pod, now - block.asked, blocked_for, self.patience)
         state = block.verdict.state
         if state == "running":
@@ -262,7 +280,11 @@ class Pods(ExecutionProvider):
                     block.unclean = False
                 except RefusedError as error:
                     _LOG.warning("%s: cannot delete pod %s yet: %s", self.labels[SITE], block.name, error)
+                    self._ride_out(error)
                     return
+
+    def _ride_out(self, error: RefusedError) -> None:
+        self._refusals.append((time.time(), f"the API server: {error}"))
 
 
 def _public_half(certificate: str) -> str:

@@ -18,10 +18,12 @@ from parslfl.messages import (
     ClientSettled,
     Event,
     Failure,
+    Incident,
     Outcome,
     RoundPlan,
     RoundReport,
     RoundStarted,
+    SiteTimes,
     Update,
 )
 from parslfl.report.text import first_line
@@ -63,6 +65,8 @@ class Row:
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
     own: Own | None = None
+    sites: tuple[SiteTimes, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -80,6 +84,8 @@ class Row:
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
             own=Own.of([update.personal for update in report.updates if update.personal]),
+            sites=report.sites,
+            incidents=report.incidents,
         )
 
 
