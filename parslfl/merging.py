@@ -14,21 +14,23 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from parslfl.checkpoints import mapped, write
 from parslfl.codecs import wire
+from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
-from parslfl.params import Params, average, fold, require_like, squared_norm, trained
-from parslfl.protocols import Codec, NeedsAll, Strategy, Transport
+from parslfl.params import Params, average, require_like, squared_norm, trained
+from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport
 from parslfl.stack import Stack
-from parslfl.weighing import scales_of, weigh, weight_of
+from parslfl.weighing import scales_of, worth
 
 #: Beyond this no honest update lies, and the sum of a million within it is still finite.
 MAX_NORM = 1e15
@@ -55,6 +57,11 @@ class Finished:
     model: str
     state: str
     seconds: float
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of all updates that came, refused ones included."""
+        return sum(u.ref.size for u in self.updates) + sum(f.bytes_up for f in self.failures)
 
 
 @dataclass
@@ -127,27 +134,39 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
     if isinstance(outcome, Failure):
         return replace(note, failures=(*note.failures, outcome))
     transport = folding.transports[outcome.client.site]
-    held = False
     try:
-        delta, norm = read_update(outcome, transport, folding.codecs[outcome.client], folding.desk.like)
-        evidence = weigh(outcome, folding.works[outcome.client], norm)
-        weight = weight_of(evidence, folding.strategy)
-        together = isinstance(folding.strategy, NeedsAll)
-        held = together and weight > 0
-        if held:
-            place = folding.spill and folding.spill / f"held-{outcome.client.index:05d}"
-            folding.desk.held[outcome.client] = mapped(delta, place)
-        elif not together:
-            for number, scale in enumerate(scales_of(evidence, folding.strategy)):
-                fold(folding.desk.sums(lane, number), delta, weight * scale)
+        evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
-        refused = Failure(outcome.client, outcome.round, "refused", str(error))
+        refused = Failure(
+            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
+        )
         return replace(note, failures=(*note.failures, refused))
     finally:
-        if not held:
+        if outcome.client not in folding.desk.held:
             discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
     return Merged(note.weight + weight, (*note.updates, folded), note.failures, (*note.evidence, evidence))
+
+
+def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
+    """Fold the update, or hold it where the strategy needs all; what is known of it, and its weight.
+
+    Raises:
+        PayloadError: it cannot be used; nothing has been done with it then.
+    """
+    client, desk, strategy = update.client, folding.desk, folding.strategy
+    if isinstance(strategy, NeedsAll):
+        whole, norm = read_update(update, transport, folding.codecs[client], desk.like)
+        evidence, weight = worth(update, folding.works[client], norm, strategy)
+        if weight:
+            place = folding.spill and folding.spill / f"held-{client.index:05d}"
+            desk.held[client] = mapped(whole, place)
+        return evidence, weight
+    delta, norm = open_update(update, transport, folding.codecs[client], desk.like)
+    evidence, weight = worth(update, folding.works[client], norm, strategy)
+    for number, scale in enumerate(scales_of(evidence, strategy)):
+        delta.add(desk.sums(lane, number), weight * scale)
+    return evidence, weight
 
 
 def discard(update: Update, transport: Transport) -> None:
@@ -157,26 +176,54 @@ def discard(update: Update, transport: Transport) -> None:
             transport.drop(update.ref)
 
 
-def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
-    """The decoded delta and its norm, once it is known to be whole, of the right shape, and finite.
+def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
+    """The update as it came and its `bound`, once it is known to be whole, of the right shape and of sane
+    size.
 
     Raises:
         PayloadError: it is not.
     """
+    arrays, note = _received(update, transport)
+    with _decoding():
+        delta = opened(codec, arrays, note, trained(like))
+    return delta, _sane(delta.bound())
+
+
+def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
+    """The update as arrays like the trained ones of `like`, and its norm; for who needs more than sums.
+
+    Raises:
+        PayloadError: as `open_update`.
+    """
+    arrays, note = _received(update, transport)
+    with _decoding():
+        delta = codec.decode(arrays, note, trained(like))
+    return delta, _sane(math.sqrt(squared_norm(delta)))
+
+
+def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
+    """The arrays and the note of an update that is where it must be."""
     if update.ref.path not in {"", update_name(update.round, update.client)}:
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    arrays, note = wire.unpack(transport.get(update.ref), update.ref.checksum)
+    return wire.unpack(transport.get(update.ref), update.ref.checksum)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a codec cannot make sense of is the payload's fault."""
     try:
-        delta = codec.decode(arrays, note, like)
+        yield
     except PayloadError:
         raise
     except Exception as error:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-    norm = math.sqrt(squared_norm(delta))
+
+
+def _sane(norm: float) -> float:
     if not norm <= MAX_NORM:
         what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
         raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
-    return delta, norm
+    return norm
 
 
 def finish(

@@ -246,6 +246,7 @@ class _Run:
             accepted=self.accepted.get(given.client, -1),
             strategy=strategy if isinstance(strategy, ClientSide) else None,
             shared=self.shared.get(site.name),
+            error_feedback=self.experiment.feeds_back(),
         )
 
     def _site(self, name: str) -> Site:
@@ -258,7 +259,9 @@ class _Run:
         self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
     ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        report = self.sheet.report(flight, done, refs)
+        state = {place: ref.size for place, ref in self.shared.items()}
+        sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
+        report = self.sheet.report(flight, done, sent)
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
@@ -268,8 +271,7 @@ class _Run:
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
         every, home = self.experiment.eval_every, self._home()
-        last = report.round == self.experiment.rounds - 1
-        due = last or (every and (report.round + 1) % every == 0)
+        due = report.round + 1 == self.experiment.rounds or (every and (report.round + 1) % every == 0)
         return _Pending(report, home.evaluate(report.round, refs[home.name]) if due else None)
 
     def _complete(self, pending: _Pending) -> RoundReport:
@@ -291,19 +293,3 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
-
-
-def _finished(flight: graph.Flight) -> Finished:
-    """Wait for the round's end.
-
-    Raises:
-        QuorumError: too few updates.
-        RunError: merging failed: a strategy's mistake, or a full disk.
-    """
-    try:
-        done: Finished = flight.finished.result()
-    except ParslflError:
-        raise
-    except Exception as error:
-        raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
-    return done

@@ -78,6 +78,11 @@ def turn_into_delta(new: Mapping[str, Array], old: Mapping[str, Array]) -> Param
     }
 
 
+def subtract(new: Mapping[str, Array], old: Mapping[str, Array]) -> Params:
+    """`new - old` for the trained arrays, in memory of their own."""
+    return {name: np.subtract(array, old[name]) for name, array in trained(new).items()}
+
+
 def fold(total: Params, delta: Mapping[str, Array], weight: float) -> None:
     """`total += weight * delta` in place, for every array of `delta`.
 

@@ -101,19 +101,49 @@ class Model(Protocol):
         ...
 
 
-class Codec(Protocol):
-    """A reversible (or lossy) way to write an update's arrays."""
+class Delta(Protocol):
+    """An update that has been checked, in the form in which it came: dense, sparse or in whole numbers."""
 
-    def encode(self, delta: Params) -> tuple[Params, dict[str, Any]]:
-        """Arrays to send and a small JSON-able note that `decode` needs."""
+    def bound(self) -> float:
+        """Its Euclidean norm, or what that is at most; NaN or Inf if it is not finite."""
+        ...
+
+    def add(self, total: Params, weight: float) -> None:
+        """`total += weight * update`, in place; `total` has the trained arrays of its model."""
+        ...
+
+
+class Codec(Protocol):
+    """A reversible (or lossy) way to write an update's arrays.
+
+    One that can fold an update without making it dense is also an `Opener`. One whose error does
+    not average out has an attribute `biased` that is true: error feedback is then on by default.
+    """
+
+    def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
+        """Arrays to send and a small JSON-able note that `decode` needs. All random choice
+        follows from `seed`. `delta` holds floating arrays only, and is left as it is.
+
+        Raises:
+            PayloadError: `delta` is not finite, or cannot be written in this way.
+        """
         ...
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
-        """The update with the names, shapes and dtypes of `like`.
+        """The update with the names, shapes and dtypes of `like`, the trained arrays of the model.
 
         Raises:
             PayloadError: `arrays` cannot be an update for a model like `like`.
         """
+        ...
+
+
+@runtime_checkable
+class Opener(Protocol):
+    """A codec that can give an update without making it dense."""
+
+    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta:
+        """What `decode` gives, in the form in which it came; refuses what `decode` refuses."""
         ...
 
 
@@ -191,10 +221,8 @@ def shares(strategy: object) -> bool:
 
 
 def keeps(thing: object) -> bool:
-    """Whether a codec or strategy keeps state of each client at its site from round to round.
-
-    Those that do have an attribute `keeps` that is true.
-    """
+    """Whether a strategy keeps state of each client at its site from round to round: those that do
+    have an attribute `keeps` that is true."""
     return bool(getattr(thing, "keeps", False))
 
 
@@ -233,9 +261,11 @@ __all__ = [
     "ClientSide",
     "Codec",
     "Dataset",
+    "Delta",
     "Labels",
     "Model",
     "NeedsAll",
+    "Opener",
     "Partition",
     "Scaled",
     "Strategy",

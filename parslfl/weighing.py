@@ -16,6 +16,16 @@ from parslfl.protocols import Scaled, Strategy
 MAX_WEIGHT, MAX_STEPS = 1e12, 1_000_000_000
 
 
+def worth(update: Update, work: LocalWork, norm: float, strategy: Strategy) -> tuple[Evidence, float]:
+    """What is known of an update that has `norm`, and its weight.
+
+    Raises:
+        PayloadError: what it claims is impossible or incomplete.
+    """
+    evidence = weigh(update, work, norm)
+    return evidence, weight_of(evidence, strategy)
+
+
 def weigh(update: Update, work: LocalWork, norm: float) -> Evidence:
     """What is known of an update, once it is found possible and complete.
 

@@ -64,6 +64,7 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    raw_up: int = 0
     own: Own | None = None
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
@@ -83,6 +84,7 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            raw_up=sum(update.raw_bytes for update in report.updates),
             own=Own.of([update.personal for update in report.updates if update.personal]),
             sites=report.sites,
             incidents=report.incidents,

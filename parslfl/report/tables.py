@@ -124,8 +124,9 @@ def totals(rows: Sequence[Row]) -> list[str]:
     lines += [_own(row, row.own) for row in rows if row.own][-1:]
     failed = sum(len(row.failures) for row in rows)
     lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
-    down, up = sum(row.bytes_down for row in rows), sum(row.bytes_up for row in rows)
-    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them")
+    down, up, raw = (sum(getattr(row, k) for row in rows) for k in ("bytes_down", "bytes_up", "raw_up"))
+    fewer = f", {raw / up:.1f} times fewer than their {megabytes(raw)}" if raw > 1.05 * up > 0 else ""
+    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them{fewer}")
     return lines
 
 
