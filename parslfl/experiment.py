@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
@@ -143,8 +144,10 @@ class Experiment(Settings):
             device=self.device,
         )
 
-    def plan(self, round: int, roster: Sequence[Client]) -> RoundPlan:
-        """Who of `roster` trains in `round`, and how."""
+    def plan(
+        self, round: int, roster: Sequence[Client], waits: Mapping[str, float] = MappingProxyType({})
+    ) -> RoundPlan:
+        """Who of `roster` trains in `round`, and how; `waits`: seconds until a site begins, where known."""
         return plan_round(
             round,
             roster,
@@ -155,6 +158,7 @@ class Experiment(Settings):
             quorum=self.quorum,
             fastest=self.fastest,
             deadline=self.deadline,
+            waits=waits,
         )
 
     def keepers(self) -> list[str]:
@@ -245,17 +249,14 @@ def check(federation: Federation, experiment: Experiment) -> None:
     homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
     for field in experiment.keepers() if homeless else ():
         found[field] = _homeless(field, experiment.resolved(), homeless[0])
-    if isinstance(experiment.strategy, ClientSide) and not _takes_guide(experiment.model):
+    steers = isinstance(experiment.strategy, ClientSide)
+    if steers and "guide" not in inspect.signature(experiment.model.train).parameters:
         found["model"] = (
             f"{type(experiment.model).__name__}.train takes no `guide`, which "
             f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
         )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
-
-
-def _takes_guide(model: Model) -> bool:
-    return "guide" in inspect.signature(model.train).parameters
 
 
 def _homeless(field: str, experiment: Mapping[str, Any], site: str) -> str:

@@ -43,6 +43,7 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
+from parslfl.outlook import Outlook
 from parslfl.protocols import ClientSide, shares
 from parslfl.runs import open_run
 from parslfl.seeding import derive
@@ -90,8 +91,9 @@ def rounds(
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
                 sheet = Timesheet(ledgers(running, federation.sites))
+                looks = Outlook.of(run.path, running, [site.name for site in federation.sites])
                 yield from _Run(
-                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch
+                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
                 ).go()
         finally:
             exchange.close()
@@ -130,6 +132,7 @@ class _Run:
     desk: Desk
     sheet: Timesheet
     watch: Watch
+    outlook: Outlook
     accepted: dict[Client, int] = field(default_factory=dict)
     shared: dict[str, Ref] = field(default_factory=dict)
 
@@ -198,7 +201,7 @@ class _Run:
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = e.plan(round, self.federation.clients())
+        plan = e.plan(round, self.federation.clients(), self.outlook.waits(round))
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
