@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parslfl.errors import RunError
@@ -37,6 +37,10 @@ class Exchange:
             if transport not in refs:
                 refs[transport] = transport.put(name, [checkpoint.path.read_bytes()], checkpoint.model)
         return {place: refs[transport] for place, transport in self.places.items()}
+
+    def publish_state(self, checkpoint: Checkpoint) -> dict[str, Ref]:
+        """The same for the strategy's state."""
+        return self.publish(replace(checkpoint, path=checkpoint.state_path, model=checkpoint.state))
 
     def withdraw(self, refs: dict[str, Ref]) -> None:
         """Forget what `publish` put outside the run directory."""

@@ -42,7 +42,7 @@ class Timesheet:
             failures=done.failures,
             loss=mean_loss(done.updates),
             bytes_down=sum(models[a.client.site].size for a in flight.plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
+            bytes_up=done.bytes_up,
             seconds=done.seconds,
             sites=self.times(done.updates),
             incidents=self.incidents(flight.began, flight.tasks, done.failures),
