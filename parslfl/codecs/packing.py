@@ -55,13 +55,22 @@ def _floats(bits: int) -> npt.NDArray[Any]:
     return floats.reshape(-1).view(wide)
 
 
+def low_size(numbers: int, bits: int) -> int:
+    """Bytes that the `bits` lowest bits of so many numbers take."""
+    return bits * packed_size(numbers, 1)
+
+
 def pack_low(numbers: npt.NDArray[np.int64], bits: int) -> Bytes:
-    """The `bits` lowest bits of each number, one after the other, the first in the lowest bits."""
-    columns = (numbers[:, None] >> np.arange(bits)) & 1
-    return np.packbits(columns.astype(np.uint8).reshape(-1), bitorder="little")
+    """The `bits` lowest bits of each number: first the lowest of all, eight to a byte, then the next."""
+    planes = [
+        np.packbits(((numbers >> place) & 1).astype(np.bool_), bitorder="little") for place in range(bits)
+    ]
+    return np.concatenate([np.empty(0, np.uint8), *planes])
 
 
 def unpack_low(packed: Bytes, bits: int, numbers: int) -> npt.NDArray[np.int64]:
     """What `pack_low` packed."""
-    columns = np.unpackbits(packed, count=numbers * bits, bitorder="little").reshape(numbers, bits)
-    return columns.astype(np.int64) @ (1 << np.arange(bits, dtype=np.int64))
+    made = np.zeros(numbers, np.int64)
+    for place, plane in enumerate(packed.reshape(bits, -1) if bits else ()):
+        made |= np.unpackbits(plane, count=numbers, bitorder="little").astype(np.int64) << place
+    return made

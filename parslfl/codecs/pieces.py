@@ -93,7 +93,8 @@ class Sparse:
         for array, edge, first, last in zip(arrays, edges, cuts, cuts[1:], strict=False):
             if first < last:
                 flat, at = array.reshape(-1), self.places[first:last] - edge
-                flat[at] += (self.values[first:last] * np.float32(weight)).astype(array.dtype, copy=False)
+                part = (self.values[first:last] * np.float32(weight)).astype(array.dtype, copy=False)
+                flat[at] = np.add(part, flat.take(at), out=part)
 
 
 def opened(codec: Codec, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta:

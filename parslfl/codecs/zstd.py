@@ -81,7 +81,7 @@ def _expanded(frame: Array, size: int) -> bytes:
     """
     import zstandard
 
-    data = frame.tobytes()
+    data = np.ascontiguousarray(frame).data
     try:
         said = zstandard.get_frame_parameters(data).content_size
         if said != size:

@@ -33,10 +33,33 @@ def test_two_bytes_a_number(codec: Fp16 | Bf16) -> None:
     assert [(array.itemsize, array.size) for array in arrays.values()] == [(2, 14)]
 
 
-@pytest.mark.parametrize(("codec", "bits"), [(Fp16(), 0x7C00), (Bf16(), 0x7F80), (Bf16(), 0xFFC0)])
-def test_infinite_numbers_show_in_the_bound(codec: Fp16 | Bf16, bits: int) -> None:
+@pytest.mark.parametrize("bits", [0x7C00, 0xFC00, 0xFFFF])
+def test_half_precision_infinity_is_refused(bits: int) -> None:
     delta = {"w": np.ones(3, np.float32)}
-    arrays, note = codec.encode(delta)
-    floats = arrays["floats"].copy()
-    floats.view(np.uint16)[1] = bits
-    assert not np.isfinite(codec.open({"floats": floats}, note, delta).bound())
+    arrays, note = Fp16().encode(delta)
+    arrays["floats"].view(np.uint16)[1] = bits
+    with pytest.raises(PayloadError, match="NaN or Inf"):
+        Fp16().open(arrays, note, delta)
+
+
+@pytest.mark.parametrize("bits", [0x7F80, 0xFFC0])
+def test_infinite_bfloats_show_in_the_bound(bits: int) -> None:
+    delta = {"w": np.ones(3, np.float32)}
+    arrays, note = Bf16().encode(delta)
+    arrays["floats"][1] = bits
+    assert not np.isfinite(Bf16().open(arrays, note, delta).bound())
+
+
+def test_every_half_precision_number_comes_back_and_every_rounding_is_numpys() -> None:
+    every = np.arange(0x10000, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].astype(np.float32)
+    delta = {"w": finite}
+    assert Fp16().decode(*Fp16().encode(delta), delta)["w"].tobytes() == finite.tobytes()
+    between = np.sort(finite)
+    halfway = (between[:-1] + between[1:]) / 2
+    near = np.concatenate([halfway, np.nextafter(halfway, 9e9), np.nextafter(halfway, -9e9)]).astype(
+        np.float32
+    )
+    wanted = near.astype(np.float16)
+    made = Fp16().encode({"w": near})[0]["floats"]
+    assert (made == wanted).all()

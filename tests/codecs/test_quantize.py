@@ -112,5 +112,5 @@ def test_packed_codes_come_back(bits: int, size: int) -> None:
 def test_low_bits_come_back(bits: int) -> None:
     numbers = np.arange(0, 100_000, 997)
     packed = pack_low(numbers, bits)
-    assert packed.size == -(-numbers.size * bits // 8)
+    assert packed.size == bits * -(-numbers.size // 8)
     assert unpack_low(packed, bits, numbers.size).tolist() == (numbers % 2**bits).tolist()
