@@ -155,8 +155,8 @@ class _Run:
     def _home(self) -> Home:
         name = home_name(self.federation, self.experiment)
         threads = 1 if name == graph.DRIVER else self._site(name).executor.threads_per_worker()
-        transport = self.exchange.places[name]
-        return Home(name, self.kernel, self.experiment, self.folders[name], transport, threads)
+        here, there = self.exchange.places[name], self.exchange.there(name)
+        return Home(name, self.kernel, self.experiment, self.folders[name], here, there, threads)
 
     def _first(self) -> Checkpoint:
         """Make the model of round 0 at home, while every other worker warms up."""
@@ -215,7 +215,7 @@ class _Run:
             work=replace(given.work, threads=site.executor.threads_per_worker()),
             start=start,
             codec=given.codec,
-            transport=self.exchange.places[site.name],
+            transport=self.exchange.there(site.name),
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
         )
@@ -228,14 +228,15 @@ class _Run:
 
     def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
+        down, up = self.exchange.crossed(plan, refs, done.updates)
         report = RoundReport(
             round=plan.round,
             model=done.model,
             updates=done.updates,
             failures=done.failures,
             loss=_mean_loss(done.updates),
-            bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
+            bytes_down=down,
+            bytes_up=up,
             seconds=done.seconds,
         )
         self.run.finished(report, done.state)

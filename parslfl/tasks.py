@@ -26,6 +26,7 @@ from parslfl.codecs import wire
 from parslfl.errors import ParslflError
 from parslfl.learning import Scores, Stop
 from parslfl.messages import (
+    INITIAL,
     EvaluateTask,
     Failure,
     InitTask,
@@ -57,7 +58,7 @@ def init(task: InitTask, source: Source) -> Ref:
     _split(source)
     params = task.model.init(task.shape, task.classes, task.seed)
     packed = wire.pack(params)
-    ref: Ref = task.transport.put("updates/initial", packed.buffers, packed.checksum)
+    ref: Ref = task.transport.put(INITIAL, packed.buffers, packed.checksum)
     return ref
 
 

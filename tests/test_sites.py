@@ -9,7 +9,7 @@ import pytest
 
 from parslfl.errors import ConfigError
 from parslfl.messages import Client
-from parslfl.sites import Federation, File, Inline, Site, find_site_file, load_federation, site_files
+from parslfl.sites import Federation, File, Grpc, Inline, Site, find_site_file, load_federation, site_files
 from parslfl_executors.local import Local
 
 SHIPPED = Path(__file__).parents[1] / "site_configs"
@@ -110,7 +110,7 @@ sites:
         "bad.yaml:3: sites[0].clients: expected at least 1, got 0",
         f"bad.yaml:4: sites[0].executor.kind: unknown kind 'htcondor' (allowed: {KINDS})",
         f"bad.yaml:7: sites[1].executor.workers: 3 workers for 2 accelerators, {shared}",
-        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, inline)",
+        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, grpc, inline)",
         "bad.yaml:9: sites[2].name: a second site called 'a': names must differ (first is sites[1])",
         "bad.yaml:9: sites[2].clients: missing",
         "bad.yaml:10: sites[2].executor.accelerators: expected a count or device names, got False",
@@ -257,3 +257,29 @@ def test_an_empty_name_in_a_path_is_told() -> None:
         ConfigError, match=r"--set sites..clients=3: a name is missing, before or after a dot"
     ):
         load_federation("local", {"sites..clients": "3"})
+
+
+WRONG_GRPC = [
+    ("{port: 70000}", "transport.port: expected at most 65,535"),
+    ("{address: 'host:80'}", r"transport.address: expected a name or number .*\(the port is `port`\)"),
+    ("{address: ''}", "transport.address: expected a name"),
+    ("{address: a, listen: '54001'}", "transport.listen: expected HOST:PORT"),
+    ("{address: a, listen: '0.0.0.0:99999'}", "transport.listen: expected HOST:PORT"),
+    ("{listen: '0.0.0.0:54001'}", "transport.address: name the address where workers reach"),
+    ("{path: /x}", "transport.path: unknown field"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG_GRPC)
+def test_a_grpc_transport_is_checked(fields: str, words: str) -> None:
+    spec = "{kind: grpc, " + fields[1:]
+    with pytest.raises(ConfigError, match=words):
+        load_federation("local", {"sites.local.transport": spec})
+
+
+def test_a_grpc_transport_needs_encrypted_tasks() -> None:
+    plain = {"sites.local.transport": "{kind: grpc}", "sites.local.executor.parsl": "{encrypted: false}"}
+    with pytest.raises(ConfigError, match=r"executor.parsl.encrypted: the secrets .* leave encryption on"):
+        load_federation("local", plain)
+    (site,) = load_federation("local", {"sites.local.transport": "{kind: grpc, port: 5000}"}).sites
+    assert site.transport == Grpc(port=5000)

@@ -9,9 +9,11 @@ Does not know: what the bytes mean.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
@@ -38,27 +40,38 @@ class Grpc:
         return checksum([self.authority.encode(), self.address.encode()])
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
-        from parslfl.transport.grpc_client import send
-
         views = [memoryview(buffer).cast("B") for buffer in buffers]
         ref = Ref(sum(map(len, views)), checksum, path=name)
-        send(self, ref, views)
+        _client().send(self, ref, views)
         return ref
 
     def get(self, ref: Ref) -> memoryview:
-        from parslfl.transport.grpc_client import fetch
         from parslfl.transport.node_cache import kept
 
-        return kept(self.run, ref, partial(fetch, self, ref))
+        return kept(self.run, ref, partial(_client().fetch, self, ref))
 
     def drop(self, ref: Ref) -> None:
         """Nothing: only the driver forgets."""
 
     def has(self, name: str) -> bool:
         """As the driver said at most two seconds ago: only a name's first question is waited for."""
-        from parslfl.transport.grpc_client import told
+        known: bool = _client().told(self, name)
+        return known
 
-        return told(self, name)
+
+def _client() -> ModuleType:
+    try:
+        quiet()
+        from parslfl.transport import grpc_client
+    except ImportError as error:
+        cure = "in the site's environment: pip install 'parslfl[grpc]'"
+        raise PayloadError(f"this worker cannot use gRPC: {error}; {cure}") from None
+    return grpc_client
+
+
+def quiet() -> None:
+    """Before grpc is first imported: it would tell stderr what the report tells better."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def endpoint(host: str, port: int) -> str:
