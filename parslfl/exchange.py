@@ -68,7 +68,7 @@ class Exchange:
         """Bytes that went (down, up) in a round: to call once, when it is over."""
         counted = [served.take_counts() for served in self.served.values()]
         down = sum(refs[a.client.site].size for a in plan.cohort if a.client.site not in self.served)
-        up = sum(update.ref.size for update in updates if update.client.site not in self.served)
+        up = sum(u.ref.size for u in updates if u.client.site not in self.served or not u.ref.path)
         return down + sum(sent for sent, _ in counted), up + sum(received for _, received in counted)
 
     def close(self) -> None:

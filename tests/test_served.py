@@ -13,10 +13,12 @@ from parslfl.messages import Client
 from parslfl.served import Served, _addresses, serve
 from parslfl.sites import Grpc, Site
 from parslfl.transport.file import File
+from parslfl.transport.grpc import RIDES
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
 
 CLIENTS = [Client(3, "here"), Client(4, "here")]
+LARGE = bytes(RIDES + 1)
 OWN = "127.0.0.1"
 
 
@@ -60,22 +62,22 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
 
 def test_before_the_first_round_only_the_first_model_may_come(served: Served) -> None:
     worker = served.transport
-    worker.put("updates/initial", [b"model"], "")
+    worker.put("updates/initial", [LARGE], "")
     with pytest.raises(PayloadError, match="no update that this site owes"):
-        worker.put("updates/round-0000-client-00003", [b"1"], "")
+        worker.put("updates/round-0000-client-00003", [LARGE], "")
 
 
 def test_a_round_takes_its_own_updates_and_no_others(served: Served) -> None:
     served.open_round(1, "models/b", 1000)
     worker = served.transport
-    worker.put("updates/round-0001-client-00004", [b"1" * 1000], "")
+    worker.put("updates/round-0001-client-00004", [LARGE], "")
     for name in ("updates/round-0000-client-00004", "updates/round-0001-client-00005", "updates/initial"):
         with pytest.raises(PayloadError, match="no update that this site owes"):
-            worker.put(name, [b"1"], "")
+            worker.put(name, [LARGE], "")
     most = 4 * 1000 + (1 << 20)
     with pytest.raises(PayloadError, match=f"an update of {most + 1} bytes, where {most} are the most"):
         worker.put("updates/round-0001-client-00003", [bytes(most + 1)], "")
-    assert served.take_counts() == (0, 1000)
+    assert served.take_counts() == (0, len(LARGE))
 
 
 def test_the_two_newest_models_are_served(served: Served, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, File, Grpc, Site
 from parslfl_executors.local import Local
 
-SMALL = {"dataset": "digits", "model": "softmax", "partition": "iid", "rounds": 2, "per_round": 4,
+SMALL = {"dataset": "synthetic:side=32", "model": "softmax", "partition": "iid", "rounds": 2, "per_round": 4,
          "epochs": 1}  # fmt: skip
 
 

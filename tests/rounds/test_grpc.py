@@ -17,6 +17,8 @@ from parslfl.served import Served
 from parslfl.sites import Federation, Grpc
 
 Make = Callable[..., Experiment]
+#: Images whose model, of 41 KB, is too large to ride in a result.
+LARGE = "synthetic:side=32"
 
 
 @pytest.fixture
@@ -44,21 +46,22 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[Served]:
 def test_the_bits_of_a_file_run_and_one_download_a_node(
     federation: Federation, over_grpc: Federation, experiment: Make, tmp_path: Path
 ) -> None:
-    plain = list(rounds(federation, experiment(), tmp_path / "file"))
-    made = list(rounds(over_grpc, experiment(), tmp_path / "grpc"))
+    plain = list(rounds(federation, experiment(dataset=LARGE), tmp_path / "file"))
+    made = list(rounds(over_grpc, experiment(dataset=LARGE), tmp_path / "grpc"))
     assert [r.model for r in made] == [r.model for r in plain]
     assert [r.accuracy for r in made] == [r.accuracy for r in plain]
     assert [r.bytes_up for r in made] == [r.bytes_up for r in plain]
+    assert [r.bytes_up > 4 * 40_000 for r in made] == [True, True]
     assert [4 * r.bytes_down for r in made] == [r.bytes_down for r in plain]
 
 
 def test_a_run_resumes_with_a_new_server_and_leaves_no_secret(
     over_grpc: Federation, experiment: Make, tmp_path: Path, served: list[Served]
 ) -> None:
-    whole = [r.model for r in rounds(over_grpc, experiment(rounds=3), tmp_path / "whole")]
-    with closing(rounds(over_grpc, experiment(rounds=3), tmp_path / "run")) as running:
+    whole = [r.model for r in rounds(over_grpc, experiment(dataset=LARGE), tmp_path / "whole")]
+    with closing(rounds(over_grpc, experiment(dataset=LARGE), tmp_path / "run")) as running:
         next(running)
-    resumed = list(rounds(over_grpc, experiment(rounds=3), tmp_path / "run", resume=True))
+    resumed = list(rounds(over_grpc, experiment(dataset=LARGE), tmp_path / "run", resume=True))
     assert resumed[-1].model == whole[-1]
     assert len(served) == len({one.transport.token for one in served}) == 3
     secrets = [text.encode() for one in served for text in (one.transport.token, one.transport.key)]

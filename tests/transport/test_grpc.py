@@ -22,8 +22,11 @@ from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.transport import frames, grpc_client, node_cache
 from parslfl.transport.certificates import issue
+from parslfl.transport.grpc import RIDES
 
 SIZE = 5 * frames.CHUNK + 17
+#: Too large to ride in a result.
+LARGE = bytes(RIDES + 1)
 DATA = bytes(range(251)) * (SIZE // 251) + b"\7" * (SIZE % 251)
 
 
@@ -44,6 +47,17 @@ def test_the_bytes_are_counted_as_they_cross(bed: Bed) -> None:
     assert bytes(bed.home.get(sent)) == DATA
     assert bed.server.take_counts() == (SIZE, SIZE)
     assert bed.server.take_counts() == (0, 0)
+
+
+def test_a_small_update_rides_in_the_result(bed: Bed) -> None:
+    small = bed.worker.put("updates/a", [b"one", memoryview(b"two")], "c")
+    assert (small.data, small.path, bytes(bed.home.get(small))) == (b"onetwo", "", b"onetwo")
+    large = bed.worker.put("updates/a", [LARGE], "c")
+    assert (large.data, large.path, bytes(bed.home.get(large))) == (b"", "updates/a", LARGE)
+    assert bed.server.take_counts() == (0, len(LARGE))
+    for ref in (small, large):
+        bed.home.drop(ref)
+    assert not bed.home.has("updates/a")
 
 
 def test_a_broken_upload_sends_nothing_twice(bed: Bed) -> None:
@@ -122,9 +136,9 @@ def test_asking_is_cheap(bed: Bed) -> None:
 
 
 FORBIDDEN: list[tuple[Callable[[Bed], object], str]] = [
-    (lambda bed: bed.worker.put("updates/z", [b"1"], ""), "'updates/z' is no update that this site owes"),
-    (lambda bed: bed.worker.put("models/a", [b"1"], ""), "'models/a' is no update"),
-    (lambda bed: bed.worker.put("updates/../journal", [b"1"], ""), "is no update"),
+    (lambda bed: bed.worker.put("updates/z", [LARGE], ""), "'updates/z' is no update that this site owes"),
+    (lambda bed: bed.worker.put("models/a", [LARGE], ""), "'models/a' is no update"),
+    (lambda bed: bed.worker.put("updates/../journal", [LARGE], ""), "is no update"),
     (lambda bed: bed.worker.put("updates/a", [bytes((1 << 24) + 1)], ""), "16777217 bytes, where 16777216"),
     (lambda bed: bed.worker.get(Ref(4, "", path="updates/a")), "offers no model 'updates/a' of 4 bytes"),
     (lambda bed: bed.worker.get(Ref(4, "", path="../../etc/passwd")), "offers no model"),
@@ -144,7 +158,7 @@ def test_what_is_not_a_workers_business_is_refused(
 def test_a_wrong_token_is_refused(bed: Bed) -> None:
     stranger = replace(bed.worker, token="wrong")  # noqa: S106
     with pytest.raises(PayloadError, match="refuses this worker, without the token of its run"):
-        stranger.put("updates/a", [b"1"], "")
+        stranger.put("updates/a", [LARGE], "")
     assert not stranger.has("closed/round-0000")
     assert bed.server.refused == {"token": 2}
     assert bed.server.strangers == 0
@@ -158,7 +172,7 @@ def test_certificates_of_another_run_are_refused(bed: Bed) -> None:
         replace(worker, authority=other.authority),
     ):
         with pytest.raises(PayloadError, match="is not the driver of this worker's run, or refuses its cert"):
-            stranger.put("updates/a", [b"1"], "")
+            stranger.put("updates/a", [LARGE], "")
     assert bed.server.strangers >= 2
     assert bed.server.take_counts() == (0, 0)
 
@@ -166,7 +180,7 @@ def test_certificates_of_another_run_are_refused(bed: Bed) -> None:
 def test_the_drivers_own_certificate_is_no_workers(bed: Bed) -> None:
     own = bed.certificates.driver
     with pytest.raises(PayloadError, match="refuses its certificate"):
-        replace(bed.worker, certificate=own.certificate, key=own.key).put("updates/a", [b"1"], "")
+        replace(bed.worker, certificate=own.certificate, key=own.key).put("updates/a", [LARGE], "")
 
 
 @pytest.mark.parametrize("kind", ["plaintext", "no certificate"])
@@ -188,7 +202,7 @@ def test_others_do_not_even_get_to_ask(bed: Bed, kind: str) -> None:
 def test_a_driver_that_is_gone_is_named_with_the_cure(bed: Bed) -> None:
     bed.server.close()
     with pytest.raises(PayloadError, match=f"cannot reach the driver at {bed.worker.address}: .*`address`"):
-        bed.worker.put("updates/a", [b"1"], "")
+        bed.worker.put("updates/a", [LARGE], "")
 
 
 def test_an_upload_that_stalls_loses_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
