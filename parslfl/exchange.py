@@ -1,5 +1,8 @@
 """A run's transports: from each site's configuration to the folder or channel it uses.
 
+A site that workers reach over gRPC has a server here, which reads and writes the run directory; the
+driver's own end of it is that directory.
+
 Does not know: rounds; only that models go out and updates come in.
 """
 
@@ -7,26 +10,36 @@ from __future__ import annotations
 
 import shutil
 import socket
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from parslfl.errors import RunError
 from parslfl.graph import DRIVER
 from parslfl.journal import Checkpoint
-from parslfl.messages import Ref
+from parslfl.messages import Outcome, Ref, RoundPlan, Update
 from parslfl.params import checksum
 from parslfl.protocols import Transport
-from parslfl.sites import Site
+from parslfl.served import Served, serve
+from parslfl.sites import Federation, Site
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """The transport of every place of one run; `home` is the run directory's own."""
+    """The transport of every place of one run, as the driver uses it; `home` is the run directory's.
+
+    `served`: the sites whose workers come over gRPC.
+    """
 
     home: File
     places: dict[str, Transport]
+    served: Mapping[str, Served] = field(default_factory=dict)
+
+    def there(self, place: str) -> Transport:
+        """The transport as the workers of `place` use it: it goes into their tasks."""
+        return self.served[place].transport if place in self.served else self.places[place]
 
     def publish(self, checkpoint: Checkpoint) -> dict[str, Ref]:
         """Make the global model readable at every place: a reference for each."""
@@ -36,6 +49,8 @@ class Exchange:
         for transport in self.places.values():
             if transport not in refs:
                 refs[transport] = transport.put(name, [checkpoint.path.read_bytes()], checkpoint.model)
+        for served in self.served.values():
+            served.open_round(checkpoint.round, name, size)
         return {place: refs[transport] for place, transport in self.places.items()}
 
     def publish_state(self, checkpoint: Checkpoint) -> dict[str, Ref]:
@@ -53,8 +68,30 @@ class Exchange:
         for transport in set(self.places.values()):
             transport.put(name, [], "")
 
+    def crossed(
+        self, plan: RoundPlan, sent: Iterable[Mapping[str, Ref]], outcomes: Iterable[Outcome]
+    ) -> tuple[int, int]:
+        """Bytes that went (down, up) in a round: to call once, when it is over.
+
+        `sent`: what each place was given to read. Over gRPC the bytes are counted as they cross.
+        """
+        counted = [served.take_counts() for served in self.served.values()]
+        sites = [a.client.site for a in plan.cohort if a.client.site not in self.served]
+        down = sum(refs[site].size for refs in sent for site in sites if site in refs)
+        up = sum(self._came(outcome) for outcome in outcomes)
+        return down + sum(sent for sent, _ in counted), up + sum(received for _, received in counted)
+
+    def _came(self, outcome: Outcome) -> int:
+        """Bytes of an update that no server has counted."""
+        served = outcome.client.site in self.served
+        if isinstance(outcome, Update):
+            return 0 if served and outcome.ref.path else outcome.ref.size
+        return 0 if served else outcome.bytes_up
+
     def close(self) -> None:
-        """Remove what `open_exchange` made outside the run directory."""
+        """Remove what `open_exchange` made outside the run directory, and stop listening."""
+        for served in self.served.values():
+            served.close()
         for transport in self.places.values():
             if isinstance(transport, File) and transport != self.home:
                 shutil.rmtree(transport.root, ignore_errors=True)
@@ -64,16 +101,28 @@ def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
     """The exchange of the run in directory `run`, whose lock is held.
 
     Raises:
-        RunError: a site's shared folder cannot be used.
+        RunError: a site's shared folder, or address, cannot be used.
     """
-    home = File(str(run))
-    return Exchange(home, {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}})
+    home, served = File(str(run)), dict[str, Served]()
+    places = {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}}
+    exchange = Exchange(home, places, served)
+    clients = Federation(sites=sites).clients()
+    try:
+        for site in sites:
+            if site.transport.kind == "grpc":
+                served[site.name] = serve(site, [c for c in clients if c.site == site.name], home)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
 
 
 def _transport(site: Site, run: Path, home: File) -> Transport:
+    """The driver's end of a site's transport."""
     if site.transport.kind == "inline":
         return Inline()
-    return File(str(_own_folder(Path(site.transport.path), run))) if site.transport.path else home
+    path = site.transport.path if site.transport.kind == "file" else None
+    return File(str(_own_folder(Path(path), run))) if path else home
 
 
 def _own_folder(shared: Path, run: Path) -> Path:

@@ -58,11 +58,6 @@ class Finished:
     state: str
     seconds: float
 
-    @property
-    def bytes_up(self) -> int:
-        """Bytes of all updates that came, refused ones included."""
-        return sum(u.ref.size for u in self.updates) + sum(f.bytes_up for f in self.failures)
-
 
 @dataclass
 class Desk:

@@ -88,6 +88,10 @@ def update_name(round: int, client: Client) -> str:
     return f"updates/round-{round:04d}-client-{client.index:05d}"
 
 
+#: Name of the model of round 0 on its way from the worker that makes it.
+INITIAL = "updates/initial"
+
+
 @dataclass(frozen=True)
 class InitTask:
     """Make the model of round 0."""
@@ -235,7 +239,8 @@ class RoundReport:
     """One finished round.
 
     `model` is the checksum of the new global model. Bytes are those that crossed a process
-    border: `bytes_down` models sent, `bytes_up` updates received. `seconds` from planning to
+    border: `bytes_down` models sent, `bytes_up` updates received; over gRPC since the round before,
+    each counted as it crosses, what was sent again too. `seconds` from planning to
     the new model. `accuracy` and `test_loss` are None in rounds that are not evaluated; where an
     evaluation was due and failed, `evaluation_error` says why. `sites`: where each site's time went;
     `incidents`: what was survived.

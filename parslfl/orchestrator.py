@@ -35,6 +35,7 @@ from parslfl.messages import (
     ClientSettled,
     Evaluated,
     Event,
+    Outcome,
     Ref,
     RoundClosed,
     RoundReport,
@@ -165,8 +166,8 @@ class _Run:
     def _home(self) -> Home:
         name = home_name(self.federation, self.experiment)
         threads = 1 if name == graph.DRIVER else self._site(name).executor.threads_per_worker()
-        transport = self.exchange.places[name]
-        return Home(name, self.kernel, self.experiment, self.folders[name], transport, threads)
+        here, there = self.exchange.places[name], self.exchange.there(name)
+        return Home(name, self.kernel, self.experiment, self.folders[name], here, there, threads)
 
     def _first(self) -> Checkpoint:
         """Make the model of round 0 at home, while every other worker warms up."""
@@ -242,7 +243,7 @@ class _Run:
             work=replace(given.work, threads=site.executor.threads_per_worker()),
             start=start,
             codec=given.codec,
-            transport=self.exchange.places[site.name],
+            transport=self.exchange.there(site.name),
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
             store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
@@ -262,9 +263,9 @@ class _Run:
         self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
     ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        state = {place: ref.size for place, ref in self.shared.items()}
-        sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
-        report = self.sheet.report(flight, done, sent)
+        outcomes: list[Outcome] = [*done.updates, *done.failures]
+        crossed = self.exchange.crossed(flight.plan, [refs, self.shared], outcomes)
+        report = self.sheet.report(flight, done, crossed)
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))

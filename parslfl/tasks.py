@@ -31,6 +31,7 @@ from parslfl.errors import ParslflError
 from parslfl.keep import ClientStore
 from parslfl.learning import Guide, LocalWork, Personal, Samples, Scores, Stop, Trained
 from parslfl.messages import (
+    INITIAL,
     EvaluateTask,
     Failure,
     InitTask,
@@ -65,7 +66,7 @@ def init(task: InitTask, source: Source) -> Ref:
     _split(source)
     params = task.model.init(task.shape, task.classes, task.seed)
     packed = wire.pack(params)
-    ref: Ref = task.transport.put("updates/initial", packed.buffers, packed.checksum)
+    ref: Ref = task.transport.put(INITIAL, packed.buffers, packed.checksum)
     return ref
 
 

@@ -45,8 +45,6 @@ _OPTIONS = [
 
 @lru_cache(maxsize=4)
 def _channel(place: Grpc) -> grpc.Channel:
-    # it prints its own view of failures to stderr; ours reach the report
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     secrets = (place.authority.encode(), place.key.encode(), place.certificate.encode())
     return grpc.secure_channel(place.address, grpc.ssl_channel_credentials(*secrets), _OPTIONS)
 
@@ -119,7 +117,7 @@ def _persist(place: Grpc, attempt: Callable[[], None], progress: Callable[[], in
         except grpc.RpcError as error:
             tries = tries + 1 if progress() <= before else 1
             before = max(before, progress())
-            if error.code() not in _PASSING or tries == _ATTEMPTS:
+            if error.code() not in _PASSING or "handshake" in str(error.details()) or tries == _ATTEMPTS:
                 raise _explained(place, error) from None
         jitter = 1 + os.getpid() % 16 / 32  # workers that failed together do not come back together
         time.sleep(min(_LONGEST, _PAUSE * 2 ** (tries - 1)) * jitter)
@@ -130,10 +128,10 @@ def _explained(place: Grpc, error: Any) -> PayloadError:
     said = " ".join(str(error.details()).split())
     if error.code() not in _PASSING:
         return PayloadError(said)
-    if any(word in said for word in ("CERTIFICATE", "certificate", "handshake", "SSL")):
+    if "handshake" in said or "Socket closed" in said:
         return PayloadError(
-            f"the driver at {place.address} and this worker do not have certificates of one run "
-            f"({said}): the worker is left over from an earlier driver, or the address is another's"
+            f"what answers at {place.address} is not the driver of this worker's run, or refuses its "
+            f"certificate: the driver was started again, or the address is another's ({said})"
         )
     return unreachable(place.address, said)
 
@@ -148,7 +146,7 @@ class _Look:
 
 
 @lru_cache(maxsize=8)
-def _look(place: Grpc, name: str) -> _Look:
+def _look(_place: Grpc, _name: str) -> _Look:
     return _Look()
 
 
