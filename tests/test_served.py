@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from parslfl.served import Served, _addresses, serve
 from parslfl.sites import Grpc, Site
 from parslfl.transport.file import File
 from parslfl.transport.grpc import RIDES
+from parslfl.transport.grpc import Grpc as WorkersEnd
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
 
@@ -94,3 +96,20 @@ def test_an_address_that_is_not_ours_is_no_place_to_listen(tmp_path: Path) -> No
     wrong = site(address="gate.example.org", listen="192.0.2.99:5000")
     with pytest.raises(RunError, match="here: cannot listen on 192.0.2.99:5000: .*must be this machine's"):
         serve(wrong, CLIENTS, File(str(tmp_path)))
+
+
+@pytest.fixture
+def without_grpc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the extra is not installed."""
+    for name in ("grpc_client", "grpc_server"):
+        monkeypatch.delitem(sys.modules, f"parslfl.transport.{name}", raising=False)
+        monkeypatch.delattr(f"parslfl.transport.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "grpc", None)
+
+
+@pytest.mark.usefixtures("without_grpc")
+def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"here: .*pip install 'parslfl\[grpc\]'"):
+        serve(site(address=OWN), CLIENTS, File(str(tmp_path)))
+    with pytest.raises(PayloadError, match=r"this worker cannot use gRPC: .*in the site's environment"):
+        WorkersEnd("127.0.0.1:1", "", "", "", "").has("closed/round-0000")

@@ -84,11 +84,3 @@ def quiet() -> None:
 def endpoint(host: str, port: int) -> str:
     """HOST:PORT, with brackets where `host` is an IPv6 number."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def unreachable(address: str, why: str) -> PayloadError:
-    """What a worker says that cannot reach the driver."""
-    return PayloadError(
-        f"cannot reach the driver at {address}: {why}. Give the site's transport an `address` (and a fixed "
-        "`port`) that its workers reach, or wait: the driver may have ended"
-    )

@@ -119,6 +119,7 @@ class Server:
             return None
         kind, answer, pool = kinds[call.method]
         behaviour = partial(answer)
+        # where gRPC does not know this attribute, all calls share the two threads of "has"
         behaviour.experimental_thread_pool = self._pools[pool]  # type: ignore[attr-defined]
         return kind(behaviour)
 
