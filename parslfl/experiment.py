@@ -35,7 +35,7 @@ from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -152,6 +152,10 @@ class Experiment(Settings):
             waits=waits,
         )
 
+    def keepers(self) -> list[str]:
+        """Fields whose objects keep state of clients at their sites from round to round."""
+        return [field for field in ("strategy", "codec") if keeps(getattr(self, field))]
+
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal experiment again, if its objects are known by name."""
         return self.model_dump(mode="json")
@@ -226,6 +230,12 @@ def check(federation: Federation, experiment: Experiment) -> None:
     place = experiment.evaluate_on
     if place is not None and place not in places:
         found["evaluate_on"] = f"no site is called {place!r}{specs.hint(place, places)}"
+    homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
+    for field in experiment.keepers() if homeless else ():
+        found[field] = (
+            f"{experiment.resolved()[field]} keeps state of each client at its site, and {homeless[0]} "
+            f"has no place for it: --set sites.{homeless[0]}.state=FOLDER (one that outlives its workers)"
+        )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
 

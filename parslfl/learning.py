@@ -56,7 +56,8 @@ class LocalWork:
 class Trained:
     """What local training made.
 
-    `params`: the new model, valid until the worker's next training (it may be reused memory).
+    `params`: the new model, which becomes the update in place: arrays that a model needs again
+    itself must be copies, or read-only.
     `samples`: examples seen at least once; `steps` of `planned_steps` done, fewer when `stop`
     said so. `loss`: mean training loss of the last epoch, `first_loss` of the first.
     """

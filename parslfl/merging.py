@@ -23,7 +23,7 @@ from parslfl.checkpoints import write
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
-from parslfl.params import Params, fold, require_like, squared_norm, trained
+from parslfl.params import Params, average, fold, require_like, squared_norm, trained
 from parslfl.protocols import Codec, Strategy, Transport
 
 #: Beyond these no honest update lies, and the sum of a million within them is still finite.
@@ -167,11 +167,7 @@ def finish(
         raise QuorumError(_too_few(plan, updates, failures))
     if not weight > 0:
         raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
-    mean = folding.desk.lanes[0]
-    for lane in range(1, len(lanes)):
-        fold(mean, folding.desk.lanes[lane], 1.0)
-    for array in mean.values():
-        np.divide(array, array.dtype.type(weight), out=array)
+    mean = average([folding.desk.lanes[lane] for lane in range(len(lanes))], weight)
     new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean)
     who = f"{type(folding.strategy).__name__}.step"
     require_like(params, folding.desk.like, who)

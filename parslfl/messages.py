@@ -54,6 +54,9 @@ class TrainTask:
     """One client's work in one round.
 
     `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
+    `store`: folder at the site where clients keep state between rounds ("": nobody needs one).
+    `accepted`: the last round in which this client's update was folded, -1 for none: only the
+    state of that round counts.
     """
 
     round: int
@@ -66,6 +69,8 @@ class TrainTask:
     transport: Transport
     seed: int
     stop_at: float | None = None
+    store: str = ""
+    accepted: int = -1
 
     @property
     def closed(self) -> str:
@@ -118,7 +123,8 @@ class Spent:
 class Update:
     """A client's answer: where its encoded delta is, and what it took to make it.
 
-    `raw_bytes` is the delta's size before encoding; `ref.size` after.
+    `raw_bytes` is the delta's size before encoding; `ref.size` after. `notes`: what its reader
+    should know about this update, such as state that was expected at the site and not found.
     """
 
     client: Client
@@ -131,6 +137,7 @@ class Update:
     loss: float
     raw_bytes: int
     spent: Spent = Spent()
+    notes: tuple[str, ...] = ()
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.
@@ -177,13 +184,48 @@ class RoundPlan:
 
 
 @dataclass(frozen=True)
+class SiteTimes:
+    """Where a site's time went, in seconds, from the end of the round before to the end of this one.
+
+    Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
+    there until its first worker is ready; `ready`, with workers; `idle`, the part of that in which
+    they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
+    and to write the update; `training`. `blocks`: how many started.
+    """
+
+    site: str
+    blocks: int = 0
+    queued: float = 0.0
+    starting: float = 0.0
+    ready: float = 0.0
+    idle: float = 0.0
+    transfer: float = 0.0
+    training: float = 0.0
+
+
+@dataclass(frozen=True)
+class Incident:
+    """What went wrong at `site` and was survived: a block lost, a scheduler that did not answer.
+
+    `at`: seconds since the round began, below 0 before that. `clients`: whose training was lost
+    with it and done again.
+    """
+
+    site: str
+    at: float
+    reason: str
+    clients: tuple[Client, ...] = ()
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One finished round.
 
     `model` is the checksum of the new global model. Bytes are those that crossed a process
     border: `bytes_down` models sent, `bytes_up` updates received. `seconds` from planning to
     the new model. `accuracy` and `test_loss` are None in rounds that are not evaluated; where an
-    evaluation was due and failed, `evaluation_error` says why.
+    evaluation was due and failed, `evaluation_error` says why. `sites`: where each site's time went;
+    `incidents`: what was survived.
     """
 
     round: int
@@ -197,6 +239,8 @@ class RoundReport:
     accuracy: float | None = None
     test_loss: float | None = None
     evaluation_error: str = ""
+    sites: tuple[SiteTimes, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
 
 @dataclass(frozen=True)

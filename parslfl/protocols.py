@@ -125,6 +125,14 @@ class Strategy(Protocol):
         ...
 
 
+def keeps(thing: object) -> bool:
+    """Whether a codec or strategy keeps state of each client at its site from round to round.
+
+    Those that do have an attribute `keeps` that is true.
+    """
+    return bool(getattr(thing, "keeps", False))
+
+
 class Transport(Protocol):
     """Moves bytes between processes by reference."""
 
@@ -164,4 +172,5 @@ __all__ = [
     "Partition",
     "Strategy",
     "Transport",
+    "keeps",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from parslfl import document, settings
 from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client
+from parslfl.params import checksum
 from parslfl.settings import by_kind
 from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
@@ -36,6 +38,12 @@ def _name(text: str) -> str:
         raise FieldError(f"expected letters, digits, - and _ (not first), got {text!r}")
     if text == "driver":
         raise FieldError("'driver' is the process that runs the rounds: choose another name")
+    return text
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise FieldError(f"expected a path from / on, as the workers there see it, got {text!r}")
     return text
 
 
@@ -60,7 +68,8 @@ class Site(Settings):
 
     `clients`: partitions of the data that train there. `data`: the data folder as the workers
     there see it, or None for the experiment's. `retries`: how often a task whose worker died is
-    tried again.
+    tried again. `state`: a folder there that outlives workers, for what clients keep from round to
+    round; by default the `file` transport's.
     """
 
     name: Annotated[str, AfterValidator(_name)]
@@ -69,6 +78,7 @@ class Site(Settings):
     executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
     transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
     retries: Whole = 1
+    state: Annotated[str, AfterValidator(_absolute)] | None = None
 
     @field_validator("executor")
     @classmethod
@@ -117,6 +127,19 @@ class Federation(Settings):
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal federation again."""
         return self.model_dump(mode="json")
+
+
+def state_folder(site: Site, run: Path) -> str | None:
+    """Where clients at `site` keep state in the run in directory `run`; None: nowhere.
+
+    It is not removed with the run's other files, since the run may go on.
+    """
+    shared = site.transport.path if site.transport.kind == "file" else None
+    place = site.state or (str(Path(shared).absolute()) if shared else None)
+    if place is None:
+        return str(run / "clients") if site.transport.kind == "file" else None
+    owner = f"{socket.gethostname()}:{run.resolve()}"
+    return f"{place}/parslfl-{checksum([owner.encode()])}-clients"
 
 
 def local_folders(federation: Federation, default: Path) -> dict[str, Path]:

@@ -37,7 +37,7 @@ from parslfl.messages import (
     Update,
     update_name,
 )
-from parslfl.params import Params, nbytes, require_like, subtract
+from parslfl.params import Params, nbytes, require_like, turn_into_delta
 from parslfl.protocols import Model, Transport
 
 #: Seconds between two looks at whether the round has been closed.
@@ -106,7 +106,7 @@ def _train(task: TrainTask) -> Outcome:
     if task.work.epochs and not made.steps:
         return Failure(task.client, task.round, "late", "the deadline came before the first step")
     require_like(made.params, params, f"{type(task.model).__name__}.train")
-    delta = subtract(made.params, params, out=_scratch(params))
+    delta = turn_into_delta(made.params, params)
     packed = wire.pack(*task.codec.encode(delta))
     ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
     return Update(
@@ -155,14 +155,3 @@ def read_model(transport: Transport, ref: Ref) -> Params:
 def _split(source: Source) -> list[npt.NDArray[np.int64]]:
     labels = source.dataset.labels(Path(source.folder))
     return source.partition.split(labels, source.clients, source.seed)
-
-
-@lru_cache(maxsize=1)
-def _buffers(layout: tuple[tuple[str, tuple[int, ...], str], ...]) -> Params:
-    return {name: np.empty(shape, dtype) for name, shape, dtype in layout}
-
-
-def _scratch(params: Params) -> Params:
-    """Memory for a delta of `params`, the same in every task: new pages cost as much as the sum."""
-    layout = [(n, a.shape, a.dtype.str) for n, a in params.items() if np.issubdtype(a.dtype, np.floating)]
-    return _buffers(tuple(layout))

@@ -17,7 +17,7 @@ from parslfl.errors import ConfigError
 from parslfl.experiment import Experiment, check, load_experiment, split_settings
 from parslfl.learning import LocalWork
 from parslfl.models.cnn import Cnn
-from parslfl.sites import Federation, Site
+from parslfl.sites import Federation, Inline, Site
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.fedprox import FedProx
 from parslfl_executors.local import Local
@@ -259,3 +259,22 @@ def test_what_does_not_fit_is_refused_with_every_reason(fields: dict[str, Any], 
 def test_slips_of_the_finger_are_refused(field: str, value: object, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_experiment(None, {field: value})
+
+
+@dataclass(frozen=True)
+class Keeper(Raw):
+    keeps: bool = True
+
+
+def test_what_keeps_state_needs_a_place_for_it_at_every_site() -> None:
+    cloud = Site(name="cloud", clients=30, executor=Local(), transport=Inline())
+    bare = Federation(sites=(*THIRTY.sites, cloud))
+    check(bare, made())
+    with pytest.raises(
+        ConfigError, match=r"codec: Keeper.*cloud has no place .*--set sites.cloud.state=FOLDER"
+    ):
+        check(bare, made(codec=Keeper()))
+    kept = Federation(sites=(*THIRTY.sites, cloud.model_copy(update={"state": "/keep"})))
+    check(kept, made(codec=Keeper()))
+    assert made(codec=Keeper()).keepers() == ["codec"]
+    assert made().keepers() == []

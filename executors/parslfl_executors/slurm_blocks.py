@@ -20,6 +20,7 @@ from parsl.providers import SlurmProvider
 from parsl.providers.errors import SubmitException
 
 from parslfl_executors import slurm_queue
+from parslfl_executors.ledger import Event, bursts
 from parslfl_executors.signals import SiteSignals, counted
 from parslfl_executors.slurm_queue import Job
 
@@ -29,6 +30,8 @@ _NEW = 30.0
 _PATIENCE = 3
 #: Seconds without new blocks after one was refused while others live: a limit is reached.
 _PAUSE = 30.0
+#: Seconds that a job may take to end before it counts as over: only then Slurm tells why it ended.
+_ENDING = 15.0
 #: What sbatch says when its controller is away, not when it refuses.
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "no answer within")
 
@@ -51,8 +54,10 @@ class SlurmBlocks(SlurmProvider):
         self.comment, self.poll = comment, poll
         self.jobs: dict[str, Job] = {}
         self._submitted: dict[str, float] = {}
+        self._ending: dict[str, float] = {}
         self._full_until = 0.0
         self._refused: set[str] = set()
+        self._unanswered: list[tuple[float, str]] = []
         self._flags = ""
         super().__init__(**settings)
         self._accounting = self._cmd.startswith("sacct")
@@ -61,7 +66,9 @@ class SlurmBlocks(SlurmProvider):
 
     @property
     def status_polling_interval(self) -> int:
-        return self.poll
+        """Seconds between two looks; a job that is about to end is looked at again soon."""
+        ends = (self.resources[job]["status"].state == JobState.RUNNING for job in list(self._ending))
+        return 1 if any(ends) else self.poll
 
     @property
     def max_blocks(self) -> int:
@@ -114,6 +121,16 @@ class SlurmBlocks(SlurmProvider):
             known = (self._ask([job_id]) or {}).get(job_id, known)
         return known.why() if known else f"slurm job {job_id}: Slurm knows it no longer"
 
+    def began(self, job_id: str) -> float | None:
+        """When a job started; None until it has."""
+        job = self.jobs.get(job_id)
+        return job.starts if job is not None and job.state not in slurm_queue.PENDING else None
+
+    def troubles(self) -> tuple[Event, ...]:
+        """Looks at the queue that Slurm did not answer, since this was asked last."""
+        found, self._unanswered = self._unanswered, []
+        return bursts(found)
+
     def waiting(self) -> str:
         """Why nothing runs yet, as of the last look; "" if something does."""
         alive = [job for job, entry in self.resources.items() if not entry["status"].terminal]
@@ -150,6 +167,7 @@ class SlurmBlocks(SlurmProvider):
         alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
         found = self._ask(alive) if alive else {}
         if found is None:  # the controller is away: all stays as it was last seen
+            self._unanswered.append((time.time(), "squeue did not answer"))
             return
         for job in alive:
             new = time.monotonic() - self._submitted[job] < _NEW
@@ -169,12 +187,17 @@ class SlurmBlocks(SlurmProvider):
     def _see(self, known_as: str, job: Job) -> None:
         entry = self.resources[known_as]
         self.jobs[known_as] = job
+        state = JobState.RUNNING if self._is_ending(known_as, job) else _state(job)
         entry["status"] = JobStatus(
-            _state(job),
+            state,
             None if job.state in slurm_queue.RUNNING else job.why(),
             stdout_path=entry["job_stdout_path"],
             stderr_path=entry["job_stderr_path"],
         )
+
+    def _is_ending(self, known_as: str, job: Job) -> bool:
+        now = time.monotonic()
+        return job.state == "COMPLETING" and now - self._ending.setdefault(known_as, now) < _ENDING
 
 
 def _state(job: Job) -> JobState:

@@ -17,10 +17,12 @@ from parslfl.messages import (
     ClientSettled,
     Event,
     Failure,
+    Incident,
     Outcome,
     RoundPlan,
     RoundReport,
     RoundStarted,
+    SiteTimes,
     Update,
 )
 from parslfl.report.text import first_line
@@ -40,6 +42,9 @@ class Row:
     accuracy: float | None = None
     test_loss: float | None = None
     evaluation_error: str = ""
+    notes: tuple[tuple[Client, str], ...] = ()
+    sites: tuple[SiteTimes, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -55,6 +60,9 @@ class Row:
             accuracy=report.accuracy,
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
+            notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            sites=report.sites,
+            incidents=report.incidents,
         )
 
 
