@@ -78,6 +78,15 @@ def nothing() -> None:
     """Do nothing: how long that takes is the latency of a task."""
 
 
+def take(payload: Ref) -> None:
+    """Be sent a payload: how long that takes is the link of tasks themselves."""
+
+
+def give(size: int) -> bytes:
+    """Send so many bytes back."""
+    return bytes(size)
+
+
 def probe(task: ProbeTask) -> Findings:
     """All that a worker can tell in about `task.seconds`."""
     found: dict[str, object] = {"machine": machine()}

@@ -6,7 +6,7 @@ Does not know: how the findings are shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,10 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parslfl import graph, launch
 from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ParslflError
 from parslfl.exchange import Exchange, open_exchange
-from parslfl.messages import Source
+from parslfl.messages import Ref, Source
 from parslfl.params import checksum
-from parslfl.probing import Findings, Machine, ProbeTask, machine, nothing, probe
+from parslfl.probing import Findings, Machine, ProbeTask, give, machine, nothing, probe, take
 from parslfl.report.text import megabytes
 from parslfl.runs import open_run
 from parslfl.seeding import derive
@@ -136,27 +135,37 @@ class _Probing:
             yield ok("signals", said.text())
 
     def _link(self, site: Site, found: Findings) -> Check:
+        cure = _CURES.get(site.transport.kind, _ELSE)
         if found.link or found.reply is None:
-            return failed("link", found.link, _CURES.get(site.transport.kind, _ELSE))
-        transport = self.exchange.places[site.name]
-        began = time.perf_counter()
+            return failed("link", found.link, cure)
         try:
-            same = checksum([transport.get(found.reply)]) == checksum([bytes(_PAYLOAD)])
-        except ParslflError as error:
-            return failed("link", str(error), _CURES.get(site.transport.kind, _ELSE))
-        up = time.perf_counter() - began
-        transport.drop(found.reply)
-        pings = [self._ping(site) for _ in range(_PINGS)]
-        rates = f"{_rate(found.read)} down, {_rate(up)} up, {min(pings) * 1000:.1f} ms a task"
+            down, up, ping, same = self._rates(site, found.reply, found.read)
+        except Exception as error:  # noqa: BLE001 - whatever Parsl raises when the worker is lost now
+            return failed("link", graph.lost(error), cure)
+        rates = f"{_rate(down)} down, {_rate(up)} up, {ping * 1000:.1f} ms a task"
         if not same:
             return failed(
                 "link", f"{rates}; the bytes changed on their way", "check the shared folder or network"
             )
         return ok("link", f"{site.transport.kind}: {rates}")
 
-    def _ping(self, site: Site) -> float:
+    def _rates(self, site: Site, reply: Ref, down: float) -> tuple[float, float, float, bool]:
+        """Seconds down, up, and of an empty task; and whether `reply` is what was sent."""
+        transport = self.exchange.places[site.name]
         began = time.perf_counter()
-        graph.submit(self.kernel, site.name, nothing).result(60)
+        same = checksum([transport.get(reply)]) == checksum([bytes(_PAYLOAD)])
+        up = time.perf_counter() - began
+        transport.drop(reply)
+        ping = min(self._timed(site, nothing) for _ in range(_PINGS))
+        if site.transport.kind == "inline":  # what rides in a task is there when it begins
+            down = self._timed(site, take, reply) - ping
+            up = self._timed(site, give, _PAYLOAD) - ping
+        return down, up, ping, same
+
+    def _timed(self, site: Site, function: Callable[..., object], *args: object) -> float:
+        """Seconds from submitting a task to its result."""
+        began = time.perf_counter()
+        graph.submit(self.kernel, site.name, function, *args).result(60)
         return time.perf_counter() - began
 
     def _training(self, found: Findings) -> Check:
