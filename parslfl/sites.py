@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,6 +19,7 @@ from parslfl import document, settings
 from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client
+from parslfl.params import checksum
 from parslfl.settings import by_kind
 from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
@@ -53,6 +55,12 @@ def _listen(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > _PORTS or "/" in host:
         raise FieldError(f"expected HOST:PORT such as 0.0.0.0:54001, got {text!r}")
+    return text
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise FieldError(f"expected a path from / on, as the workers there see it, got {text!r}")
     return text
 
 
@@ -97,7 +105,8 @@ class Site(Settings):
 
     `clients`: partitions of the data that train there. `data`: the data folder as the workers
     there see it, or None for the experiment's. `retries`: how often a task whose worker died is
-    tried again.
+    tried again. `state`: a folder there that outlives workers, for what clients keep from round to
+    round; by default the `file` transport's.
     """
 
     name: Annotated[str, AfterValidator(_name)]
@@ -106,6 +115,7 @@ class Site(Settings):
     executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
     transport: Annotated[File | Grpc | Inline, by_kind(File, Grpc, Inline)] = File()
     retries: Whole = 1
+    state: Annotated[str, AfterValidator(_absolute)] | None = None
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
@@ -162,6 +172,19 @@ class Federation(Settings):
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal federation again."""
         return self.model_dump(mode="json")
+
+
+def state_folder(site: Site, run: Path) -> str | None:
+    """Where clients at `site` keep state in the run in directory `run`; None: nowhere.
+
+    It is not removed with the run's other files, since the run may go on.
+    """
+    shared = site.transport.path if site.transport.kind == "file" else None
+    place = site.state or (str(Path(shared).absolute()) if shared else None)
+    if place is None:
+        return str(run / "clients") if site.transport.kind == "file" else None
+    owner = f"{socket.gethostname()}:{run.resolve()}"
+    return f"{place}/parslfl-{checksum([owner.encode()])}-clients"
 
 
 def local_folders(federation: Federation, default: Path) -> dict[str, Path]:

@@ -1,0 +1,93 @@
+"""What a client keeps at its site from one round to the next: a codec's residual, a strategy's own model.
+
+One wire file for each client, name and round. The state of a round counts only if the driver folded
+the client's update of that round, so a task says which that was (`TrainTask.accepted`): a refused,
+late or lost update rolls back by itself, and a resumed run reads what the first attempt read.
+
+Does not know: what the state means, or who asked for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from parslfl import checkpoints
+from parslfl.codecs import wire
+from parslfl.errors import RunError
+from parslfl.messages import Client, RoundReport
+from parslfl.params import Params, require_like, zeros_like
+
+
+@dataclass(frozen=True)
+class ClientStore:
+    """The states of clients in `folder`, which outlives the worker. Only workers of its site use it."""
+
+    folder: str
+
+    def load(self, client: Client, name: str, accepted: int) -> Params | None:
+        """The state `name` that `client` saved in round `accepted`, mapped read-only and verified.
+
+        None if there is none, if it is damaged, or if `accepted` is -1.
+        """
+        path = self._path(client, name, accepted)
+        if accepted < 0 or not path.is_file():
+            return None
+        try:
+            return checkpoints.read(path, "")
+        except RunError:
+            return None
+
+    def recall(
+        self, client: Client, name: str, accepted: int, like: Params
+    ) -> tuple[Params, tuple[str, ...]]:
+        """The state as `load` finds it, if it fits `like`, else zeros; and what `Update.notes` must say.
+
+        A client whose update was never accepted starts from zeros: nothing to say.
+        """
+        found = self.load(client, name, accepted)
+        if accepted < 0:
+            return zeros_like(like), ()
+        if found is None:
+            return zeros_like(like), (f"{name} of round {accepted + 1} is not in {self.folder}: from zeros",)
+        try:
+            require_like(found, like, name)
+        except ValueError as error:
+            return zeros_like(like), (f"{name} of round {accepted + 1} does not fit: {error}: from zeros",)
+        return found, ()
+
+    def save(self, client: Client, name: str, round: int, accepted: int, params: Params) -> None:
+        """Keep `params` as the state of `round`, beside that of `accepted`; older ones are removed.
+
+        Newer ones stay: they are of a round that began while this one was late.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        path = self._path(client, name, round)
+        part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as stream:
+                stream.writelines(wire.pack(params).buffers)
+            part.replace(path)
+            for other in path.parent.glob("round-*.plm"):
+                number = int(other.stem.removeprefix("round-"))
+                if number < round and number != accepted:
+                    other.unlink(missing_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"cannot keep the {name} of {client} in {self.folder}: {error.strerror}: "
+                f"name a folder that workers of {client.site} can write in the site's `state`"
+            ) from None
+
+    def _path(self, client: Client, name: str, round: int) -> Path:
+        return Path(self.folder, f"client-{client.index:05d}", name, f"round-{round:04d}.plm")
+
+
+def last_accepted(done: Iterable[RoundReport]) -> dict[Client, int]:
+    """The last of these rounds, oldest first, in which each client's update was folded."""
+    return {update.client: report.round for report in done for update in report.updates}
