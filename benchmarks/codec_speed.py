@@ -35,10 +35,9 @@ from parslfl.params import Params, checksum, nbytes, size, squared_norm, subtrac
 
 #: What the README and the issue speak of: recommended last.
 SPECS = (
-    "raw", "fp16", "bf16", "zstd", "zstd:level=1", "quantize:bits=8", "quantize:bits=8+zstd",
-    "quantize:bits=4,block=256+zstd", "quantize:bits=2,block=64+zstd", "randomk:ratio=0.01",
-    "topk:ratio=0.01", "topk:ratio=0.01+quantize:bits=8,block=256+zstd",
-    "topk:ratio=0.05+quantize:bits=4,block=256+zstd",
+    "raw", "fp16", "bf16", "zstd", "zstd:level=1", "quantize:bits=8", "quantize:bits=8,block=0+zstd",
+    "quantize:bits=4+zstd", "quantize:bits=2,block=64+zstd", "randomk:ratio=0.01", "topk:ratio=0.01",
+    "topk:ratio=0.01+quantize:bits=8+zstd", "topk:ratio=0.05+quantize:bits=4+zstd",
 )  # fmt: skip
 
 
