@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from parslfl.errors import RunError
@@ -43,19 +43,30 @@ class Exchange:
 
     def publish(self, checkpoint: Checkpoint) -> dict[str, Ref]:
         """Make the global model readable at every place: a reference for each."""
-        name = checkpoint.path.relative_to(self.home.root).as_posix()
-        size = checkpoint.path.stat().st_size
-        refs: dict[Transport, Ref] = {self.home: Ref(size, checkpoint.model, path=name)}
-        for transport in self.places.values():
-            if transport not in refs:
-                refs[transport] = transport.put(name, [checkpoint.path.read_bytes()], checkpoint.model)
         for served in self.served.values():
-            served.open_round(checkpoint.round, name, size)
-        return {place: refs[transport] for place, transport in self.places.items()}
+            served.open_round(checkpoint.round, checkpoint.path.stat().st_size)
+        return self._published(checkpoint.path, checkpoint.model)
 
     def publish_state(self, checkpoint: Checkpoint) -> dict[str, Ref]:
         """The same for the strategy's state."""
-        return self.publish(replace(checkpoint, path=checkpoint.state_path, model=checkpoint.state))
+        return self._published(checkpoint.state_path, checkpoint.state)
+
+    def _published(self, path: Path, digest: str) -> dict[str, Ref]:
+        name, size = path.relative_to(self.home.root).as_posix(), path.stat().st_size
+        refs: dict[Transport, Ref] = {self.home: Ref(size, digest, path=name)}
+        for transport in self.places.values():
+            if transport not in refs:
+                refs[transport] = transport.put(name, [path.read_bytes()], digest)
+        for served in self.served.values():
+            served.offer(name, size)
+        return {place: refs[transport] for place, transport in self.places.items()}
+
+    def publish_probe(self, place: str, data: bytes) -> tuple[Ref, str]:
+        """Make `data` readable at `place` alone; second comes the name under which it may be sent back."""
+        name = f"updates/probe-{place}"
+        if place in self.served:
+            self.served[place].offer(name, len(data), reply=f"{name}-reply")
+        return self.places[place].put(name, [data], checksum([data])), f"{name}-reply"
 
     def withdraw(self, refs: dict[str, Ref]) -> None:
         """Forget what `publish` put outside the run directory."""

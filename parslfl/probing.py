@@ -59,8 +59,9 @@ class Machine:
 class Findings:
     """What a worker found. `data`, `link`, `training`: what is wrong with each, or "".
 
-    `samples`: of the client. `read`: seconds to get the payload. `reply`: the same bytes, sent
-    back. `steps` of training took `trained` seconds; `loss` is that of the last.
+    `samples`: of the client. `read`, `sent`: seconds to get the payload, and to send it back.
+    `reply`: the same bytes, sent back. `steps` of training took `trained` seconds; `loss` is that of
+    the last.
     """
 
     machine: Machine
@@ -68,6 +69,7 @@ class Findings:
     samples: int = 0
     link: str = ""
     read: float = 0.0
+    sent: float = 0.0
     reply: Ref | None = field(default=None, repr=False)
     training: str = ""
     steps: int = 0
@@ -97,7 +99,7 @@ def probe(task: ProbeTask) -> Findings:
     except Exception as error:  # noqa: BLE001 - said, not raised
         found["data"] = reason(error)
     try:
-        found["read"], found["reply"] = _echo(task)
+        found["read"], found["sent"], found["reply"] = _echo(task)
     except Exception as error:  # noqa: BLE001 - the same
         found["link"] = reason(error)
     try:
@@ -159,14 +161,15 @@ def _samples(task: ProbeTask) -> Samples:
     return source.dataset.train(folder, parts[task.client])
 
 
-def _echo(task: ProbeTask) -> tuple[float, Ref]:
-    """Seconds to read the payload to its last byte; and the same bytes on their way back."""
+def _echo(task: ProbeTask) -> tuple[float, float, Ref]:
+    """Seconds to read the payload to its last byte, and to send it back; and the same bytes on their way."""
     began = time.perf_counter()
     view = task.transport.get(task.payload)
     found = checksum([view])
     seconds = time.perf_counter() - began
+    began = time.perf_counter()
     reply: Ref = task.transport.put(task.reply, [bytes(view)], found)
-    return seconds, reply
+    return seconds, time.perf_counter() - began, reply
 
 
 def _speed(task: ProbeTask, samples: Samples) -> tuple[int, float]:

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 #: An update may be this many times as large as the model (SCAFFOLD sends two), and this many bytes more.
 _TIMES, _MORE = 4, 1 << 20
+#: Files served: two models and, of some strategies, two states. A straggler may want the older ones.
+_NEWEST = 4
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,24 @@ class Served:
     server: Server
     transport: Grpc
 
-    def open_round(self, round: int, model: str, size: int) -> None:
-        """Serve `model`, of `size` bytes, and take the updates of `round`: of no other."""
+    def open_round(self, round: int, size: int) -> None:
+        """Take the updates of `round`, and of no other; `size`: bytes of its model."""
         from parslfl.transport.grpc_server import Offer
 
-        if not self.server.offer.models:
+        now = self.server.offer
+        if INITIAL in now.updates:
             self.server.take_counts()  # the first model is no update
-        newest = list(self.server.offer.models.items())[-1:]  # a straggler may be fetching it
         updates = frozenset(update_name(round, client) for client in self.clients)
-        self.server.keep_only(Offer({**dict(newest), model: size}, updates, _TIMES * size + _MORE))
+        self.server.keep_only(Offer(now.models, updates, _TIMES * size + _MORE))
+
+    def offer(self, name: str, size: int, reply: str = "") -> None:
+        """Serve the file `name`, of `size` bytes, beside the newest; `reply`: an upload to take, too."""
+        from parslfl.transport.grpc_server import Offer
+
+        now = self.server.offer
+        models = dict([*now.models.items(), (name, size)][-_NEWEST:])
+        replies = frozenset({reply} if reply else ())
+        self.server.keep_only(Offer(models, now.updates | replies, now.limit))
 
     def take_counts(self) -> tuple[int, int]:
         """Bytes (sent, received) since the last time."""

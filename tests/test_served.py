@@ -70,7 +70,7 @@ def test_before_the_first_round_only_the_first_model_may_come(served: Served) ->
 
 
 def test_a_round_takes_its_own_updates_and_no_others(served: Served) -> None:
-    served.open_round(1, "models/b", 1000)
+    served.open_round(1, 1000)
     worker = served.transport
     worker.put("updates/round-0001-client-00004", [LARGE], "")
     for name in ("updates/round-0000-client-00004", "updates/round-0001-client-00005", "updates/initial"):
@@ -82,12 +82,12 @@ def test_a_round_takes_its_own_updates_and_no_others(served: Served) -> None:
     assert served.take_counts() == (0, len(LARGE))
 
 
-def test_the_two_newest_models_are_served(served: Served, tmp_path: Path) -> None:
+def test_the_newest_files_are_served(served: Served, tmp_path: Path) -> None:
     home = File(str(tmp_path))
-    refs = [home.put(f"models/{letter}", [letter.encode()], "") for letter in "abc"]
-    for number, ref in enumerate(refs):
-        served.open_round(number, ref.path, ref.size)
-    assert [bytes(served.transport.get(ref)) for ref in refs[1:]] == [b"b", b"c"]
+    refs = [home.put(f"models/{letter}", [letter.encode()], "") for letter in "abcde"]
+    for ref in refs:
+        served.offer(ref.path, ref.size)
+    assert [bytes(served.transport.get(ref)) for ref in refs[1:]] == [b"b", b"c", b"d", b"e"]
     with pytest.raises(PayloadError, match="offers no model 'models/a'"):
         served.transport.get(refs[0])
 

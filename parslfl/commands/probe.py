@@ -34,6 +34,7 @@ _PINGS = 5
 #: What to do about a link that does not work, by transport.
 _CURES = {
     "file": "give driver and workers one folder under one name: transport: {kind: file, path: /shared/...}",
+    "grpc": "give the transport an `address` and a `port` that the site's workers reach: docs/transports.md",
     "inline": "see what it says; a transport of kind file is for larger models",
 }
 _ELSE = "see the transport of the site file"
@@ -93,8 +94,7 @@ class _Probing:
     def _ask(self, site: Site) -> Future[Findings]:
         e, roster = self.request.experiment, self.request.federation.clients()
         folder = site.data or str(resolve_folder(e.data_dir))
-        transport = self.exchange.places[site.name]
-        data = bytes(_PAYLOAD)
+        payload, reply = self.exchange.publish_probe(site.name, bytes(_PAYLOAD))
         work = replace(e.strategy.local(e.work()), epochs=10_000, threads=site.executor.threads_per_worker())
         task = ProbeTask(
             model=e.model,
@@ -102,9 +102,9 @@ class _Probing:
             client=next(client.index for client in roster if client.site == site.name),
             work=work,
             seed=derive(e.seed, "init"),
-            payload=transport.put(f"updates/probe-{site.name}", [data], checksum([data])),
-            reply=f"updates/probe-{site.name}-reply",
-            transport=transport,
+            payload=payload,
+            reply=reply,
+            transport=self.exchange.there(site.name),
         )
         return graph.submit(self.kernel, site.name, probe, task)
 
@@ -139,7 +139,7 @@ class _Probing:
         if found.link or found.reply is None:
             return failed("link", found.link, cure)
         try:
-            down, up, ping, same = self._rates(site, found.reply, found.read)
+            down, up, ping, same = self._rates(site, found.reply, found.read, found.sent)
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises when the worker is lost now
             return failed("link", graph.lost(error), cure)
         rates = f"{_rate(down)} down, {_rate(up)} up, {ping * 1000:.1f} ms a task"
@@ -149,12 +149,12 @@ class _Probing:
             )
         return ok("link", f"{site.transport.kind}: {rates}")
 
-    def _rates(self, site: Site, reply: Ref, down: float) -> tuple[float, float, float, bool]:
+    def _rates(self, site: Site, reply: Ref, down: float, sent: float) -> tuple[float, float, float, bool]:
         """Seconds down, up, and of an empty task; and whether `reply` is what was sent."""
         transport = self.exchange.places[site.name]
         began = time.perf_counter()
         same = checksum([transport.get(reply)]) == checksum([bytes(_PAYLOAD)])
-        up = time.perf_counter() - began
+        up = sent + time.perf_counter() - began
         transport.drop(reply)
         ping = min(self._timed(site, nothing) for _ in range(_PINGS))
         if site.transport.kind == "inline":  # what rides in a task is there when it begins

@@ -56,14 +56,14 @@ def test_a_damaged_file_is_fetched_again() -> None:
     assert len(calls) == 3
 
 
-def test_two_models_are_kept() -> None:
+def test_the_newest_files_are_kept() -> None:
     fetch, calls = fetcher()
-    refs = [Ref(len(DATA), "c", path=f"models/{number}") for number in range(3)]
+    refs = [Ref(len(DATA), "c", path=f"models/{number}") for number in range(6)]
     for ref in refs:
         kept("run", ref, fetch)
-    assert len(list(run_folder("run").glob("*.*"))) == 2
-    kept("run", refs[2], fetch)
-    assert len(calls) == 3
+    assert len(list(run_folder("run").glob("*.*"))) == 4
+    kept("run", refs[5], fetch)
+    assert len(calls) == 6
 
 
 def test_a_folder_that_others_can_write_is_refused(node: Path) -> None:
