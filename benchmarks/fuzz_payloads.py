@@ -50,7 +50,7 @@ SPECS = (
     "randomk:ratio=0.1", "randomk:ratio=0.3+bf16+zstd", "topk:ratio=0.05+zstd:level=3",
 )  # fmt: skip
 CLIENT = Client(0, "here")
-NASTY: tuple[Any, ...] = (
+NASTY: tuple[object, ...] = (
     0, 1, -1, 2, 255, 256, 2**31, 2**48, 2**63, 2**64, 10**300, 0.5, -0.0, 1e308, math.nan, math.inf,
     None, True, "", "5", [], {}, [[]], {"a": 1}, "\x00", "w" * 1000,
 )  # fmt: skip
@@ -155,7 +155,7 @@ def receive(source: Honest, data: bytes) -> str:
     update = Update(CLIENT, 0, Ref(len(data), digest, data=data), 1, 1, 1, 0.0, 0.0, 0)
     like = model()
     try:
-        found = merging.open_update(update, Inline(), source.codec, like)
+        found, _ = merging.open_update(update, Inline(), source.codec, like)
     except PayloadError as error:
         if str(error).startswith("cannot be decoded"):
             raise AssertionError(str(error)) from error

@@ -5,10 +5,12 @@ Does not know: where the clients are, but for `check`, which says whether the tw
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
@@ -36,7 +38,7 @@ from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
+from parslfl.protocols import ClientSide, Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -142,8 +144,10 @@ class Experiment(Settings):
             device=self.device,
         )
 
-    def plan(self, round: int, roster: Sequence[Client]) -> RoundPlan:
-        """Who of `roster` trains in `round`, and how."""
+    def plan(
+        self, round: int, roster: Sequence[Client], waits: Mapping[str, float] = MappingProxyType({})
+    ) -> RoundPlan:
+        """Who of `roster` trains in `round`, and how; `waits`: seconds until a site begins, where known."""
         return plan_round(
             round,
             roster,
@@ -154,6 +158,7 @@ class Experiment(Settings):
             quorum=self.quorum,
             fastest=self.fastest,
             deadline=self.deadline,
+            waits=waits,
         )
 
     def keepers(self) -> list[str]:
@@ -244,6 +249,12 @@ def check(federation: Federation, experiment: Experiment) -> None:
     homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
     for field in experiment.keepers() if homeless else ():
         found[field] = _homeless(field, experiment.resolved(), homeless[0])
+    steers = isinstance(experiment.strategy, ClientSide)
+    if steers and "guide" not in inspect.signature(experiment.model.train).parameters:
+        found["model"] = (
+            f"{type(experiment.model).__name__}.train takes no `guide`, which "
+            f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
+        )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from typing import Any
 import cloudpickle
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import PropagatedException
+from parsl.dataflow.futures import AppFuture
 
 from parslfl import merging, tasks
+from parslfl.errors import ParslflError, RunError
 from parslfl.merging import Folding
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
 
@@ -149,11 +152,28 @@ def lost(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Flight:
-    """A round that is under way."""
+    """A round that is under way. `tasks`: whose training each of Parsl's task numbers is; `began`: seconds
+    since the epoch."""
 
     plan: RoundPlan
     finished: Future[merging.Finished]
     closing: Closing
+    tasks: Mapping[int, Client]
+    began: float
+
+    def result(self) -> merging.Finished:
+        """Wait for the round's end.
+
+        Raises:
+            QuorumError: too few updates.
+            RunError: merging failed: a strategy's mistake, or a full disk.
+        """
+        try:
+            return self.finished.result()
+        except ParslflError:
+            raise
+        except Exception as error:
+            raise RunError(f"round {self.plan.round + 1} could not be merged: {lost(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -170,13 +190,13 @@ class Round:
 
 def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight:
     """Put the whole round's graph into `kernel` and return at once."""
+    began = time.time()
     futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
     closing.watch(futures)
     waiting = [closing.settled[a.client] for a in job.plan.cohort]
-    groups = [waiting[i : i + _GROUP] for i in range(0, len(waiting), _GROUP)]
-    chains: list[Any] = [None] * min(_LANES, len(groups))
-    for number, group in enumerate(groups):
-        lane = number % len(chains)
+    groups = _groups(waiting)
+    chains: list[Any] = [None] * (1 + max(lane for lane, _ in groups))
+    for lane, group in groups:
         chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains[lane], *group)
     finished = submit(
         kernel,
@@ -189,17 +209,28 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.spare,
         *chains,
     )
-    return Flight(job.plan, finished, closing)
+    return Flight(job.plan, finished, closing, {future.tid: c for c, future in futures.items()}, began)
 
 
-def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> Future[Any]:
+def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:
+    """(lane, clients to fold in one app), in cohort order; all but the last groups are of `_GROUP`.
+
+    The last are taken apart: a group waits for its slowest client, and at the end of a round
+    nothing else is left to do meanwhile. Which lane a client is in stays the same.
+    """
+    whole = [(i // _GROUP % _LANES, waiting[i : i + _GROUP]) for i in range(0, len(waiting), _GROUP)]
+    alone = [(lane, [one]) for lane, group in whole[-_LANES:] for one in group]
+    return [*whole[:-_LANES], *alone]
+
+
+def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> AppFuture:
     """Run plain `function` on the executor `label`. Undecorated, so Parsl ships its name only.
 
     What a user's script or notebook defines cannot be imported by a worker: it goes by value.
     """
     if label != DRIVER and _only_here(args):
         function, args = tasks.by_value, (cloudpickle.dumps((function, args)),)
-    future: Future[Any] = kernel.submit(
+    future: AppFuture = kernel.submit(
         function, app_args=args, executors=[label], cache=False, ignore_for_cache=[], app_kwargs={}
     )
     return future

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
@@ -21,6 +21,10 @@ from parsl.executors import ThreadPoolExecutor
 
 from parslfl.errors import RunError
 from parslfl_executors.fields import Unusable
+from parslfl_executors.signals import SiteSignals
+
+if TYPE_CHECKING:
+    from parslfl_executors.htex import Pool
 
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
@@ -46,16 +50,18 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     Raises:
         RunError: a place cannot be used from here.
     """
-    from parslfl_executors.pool import explain
+    from parslfl_executors.htex import lost
 
     retries = {place.name: place.retries for place in places}
 
     def cost(error: Exception, record: Any) -> float:
         """Parsl gives up on a task once its failures cost more than 1. Here the cause is at hand."""
-        if why := explain(built.get(record["executor"]), error):
-            error.add_note(why)
-        allowed = retries.get(record["executor"], 0)
-        return 0.999 / allowed if allowed else 2  # a sum of 1/n may come out above 1
+        place = record["executor"]
+        allowed = retries.get(place, 0)
+        price = 0.999 / allowed if allowed else 2.0  # a sum of 1/n may come out above 1
+        if place in built:
+            lost(built[place], error, record["id"], record["fail_cost"] + price <= 1)
+        return price
 
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)
@@ -83,6 +89,18 @@ def waiting(running: DataFlowKernel, place: str) -> str:
     from parslfl_executors.pool import waiting
 
     return waiting(running.executors[place])
+
+
+def ledgers(running: DataFlowKernel, places: Sequence[Place]) -> dict[str, Pool]:
+    """Each place's executor, which tells where its blocks' time went and what went wrong."""
+    return {place.name: cast("Pool", running.executors[place.name]) for place in places}
+
+
+def signals(running: DataFlowKernel, place: str) -> SiteSignals | None:
+    """How `place` stands now, where its provider can tell."""
+    from parslfl_executors.pool import signals
+
+    return signals(running.executors[place])
 
 
 def _built(place: Place, logs: Path) -> Any:

@@ -9,7 +9,6 @@ Does not know: schedulers, codecs, strategies or models, other than by their pro
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -22,13 +21,12 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parslfl import graph, tasks
 from parslfl.checkpoints import write
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
-from parslfl.launch import kernel, waiting
+from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
@@ -39,16 +37,18 @@ from parslfl.messages import (
     Event,
     Ref,
     RoundClosed,
-    RoundPlan,
     RoundReport,
     RoundStarted,
     Source,
     TrainTask,
     Update,
 )
+from parslfl.outlook import Outlook
+from parslfl.protocols import ClientSide, shares
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
+from parslfl.timesheet import Timesheet
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
 _EVALUATION = 600.0
@@ -90,7 +90,11 @@ def rounds(
         exchange = open_exchange(run.path, federation.sites)
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
-                yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+                sheet = Timesheet(ledgers(running, federation.sites))
+                looks = Outlook.of(run.path, running, [site.name for site in federation.sites])
+                yield from _Run(
+                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
+                ).go()
         finally:
             exchange.close()
     finally:
@@ -126,14 +130,17 @@ class _Run:
     kernel: DataFlowKernel
     folders: dict[str, str]
     desk: Desk
+    sheet: Timesheet
     watch: Watch
+    outlook: Outlook
     accepted: dict[Client, int] = field(default_factory=dict)
+    shared: dict[str, Ref] = field(default_factory=dict)
 
     def go(self) -> Iterator[RoundReport]:
         self.accepted.update(last_accepted(reports(self.run.path)))
         start = self.run.checkpoint() or self._first()
         self._open(start)
-        refs = self.exchange.publish(start)
+        refs = self._publish(start, {})
         pending = self._unevaluated(refs)
         for round in range(start.round, self.experiment.rounds):
             if pending is not None and pending.scores is None:  # nothing to overlap with
@@ -145,13 +152,12 @@ class _Run:
                     either: list[Future[Any]] = [pending.scores or flight.finished, flight.finished]
                     wait(either, return_when=FIRST_COMPLETED)
                     yield self._complete(pending)
-                finished = _finished(flight)
+                finished = flight.result()
             finally:
                 flight.closing.cancel()
-            report, start = self._land(flight.plan, finished, refs)
+            report, start = self._land(flight, finished, refs)
             self._open(start)
-            self.exchange.withdraw(refs)
-            refs = self.exchange.publish(start)
+            refs = self._publish(start, refs)
             pending = self._evaluate(report, refs)
         if pending is not None:
             yield self._complete(pending)
@@ -159,8 +165,8 @@ class _Run:
     def _home(self) -> Home:
         name = home_name(self.federation, self.experiment)
         threads = 1 if name == graph.DRIVER else self._site(name).executor.threads_per_worker()
-        transport = self.exchange.places[name]
-        return Home(name, self.kernel, self.experiment, self.folders[name], transport, threads)
+        here, there = self.exchange.places[name], self.exchange.there(name)
+        return Home(name, self.kernel, self.experiment, self.folders[name], here, there, threads)
 
     def _first(self) -> Checkpoint:
         """Make the model of round 0 at home, while every other worker warms up."""
@@ -181,13 +187,21 @@ class _Run:
         self.desk.like, self.desk.state = {}, {}
         self.desk.like, self.desk.state = start.load()
 
+    def _publish(self, start: Checkpoint, old: dict[str, Ref]) -> dict[str, Ref]:
+        """Make the model readable everywhere, and the state if clients need it, instead of the old ones."""
+        self.exchange.withdraw(old)
+        self.exchange.withdraw(self.shared)
+        if shares(self.experiment.strategy):
+            self.shared.update(self.exchange.publish_state(start))
+        return self.exchange.publish(start)
+
     def _source(self, place: str) -> Source:
         e, n = self.experiment, len(self.federation.clients())
         return Source(e.dataset, e.partition, self.folders[place], n, derive(e.seed, "partition"))
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = e.plan(round, self.federation.clients())
+        plan = e.plan(round, self.federation.clients(), self.outlook.waits(round))
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
@@ -195,7 +209,16 @@ class _Run:
         job = graph.Round(
             plan=plan,
             train_tasks=todo,
-            folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
+            folding=Folding(
+                e.strategy,
+                codecs,
+                self.exchange.places,
+                self.desk,
+                began,
+                works={a.client: a.work for a in plan.cohort},
+                clients=len(self.federation.clients()),
+                spill=self.run.path / "updates",
+            ),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
             spare=self.run.model_path(round - 1) if round else None,
@@ -210,7 +233,7 @@ class _Run:
         return graph.submit_round(self.kernel, job, closing)
 
     def _task(self, round: int, given: Assignment, start: Ref, stop_at: float | None) -> TrainTask:
-        site = self._site(given.client.site)
+        site, strategy = self._site(given.client.site), self.experiment.strategy
         return TrainTask(
             round=round,
             client=given.client,
@@ -219,11 +242,13 @@ class _Run:
             work=replace(given.work, threads=site.executor.threads_per_worker()),
             start=start,
             codec=given.codec,
-            transport=self.exchange.places[site.name],
+            transport=self.exchange.there(site.name),
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
             store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
             accepted=self.accepted.get(given.client, -1),
+            strategy=strategy if isinstance(strategy, ClientSide) else None,
+            shared=self.shared.get(site.name),
             error_feedback=self.experiment.feeds_back(),
         )
 
@@ -233,23 +258,18 @@ class _Run:
     def _discard(self, update: Update) -> None:
         discard(update, self.exchange.places[update.client.site])
 
-    def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
+    def _land(
+        self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
+    ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        report = RoundReport(
-            round=plan.round,
-            model=done.model,
-            updates=done.updates,
-            failures=done.failures,
-            loss=_mean_loss(done.updates),
-            bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
-            bytes_up=done.bytes_up,
-            seconds=done.seconds,
-        )
+        state = {place: ref.size for place, ref in self.shared.items()}
+        sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
+        report = self.sheet.report(flight, done, self.exchange.crossed(flight.plan, sent, done))
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
-        self.run.forget(before=plan.round)
-        return report, self.run.at(plan.round + 1, done.model, done.state)
+        self.run.forget(before=report.round)
+        return report, self.run.at(report.round + 1, done.model, done.state)
 
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
@@ -276,25 +296,3 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
-
-
-def _finished(flight: graph.Flight) -> Finished:
-    """Wait for the round's end.
-
-    Raises:
-        QuorumError: too few updates.
-        RunError: merging failed: a strategy's mistake, or a full disk.
-    """
-    try:
-        done: Finished = flight.finished.result()
-    except ParslflError:
-        raise
-    except Exception as error:
-        raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
-    return done
-
-
-def _mean_loss(updates: tuple[Update, ...]) -> float:
-    """Mean training loss over all examples; clients that made no step have none and are left out."""
-    counted = [(u.loss, u.samples) for u in updates if math.isfinite(u.loss)]
-    return sum(loss * n for loss, n in counted) / max(1, sum(n for _, n in counted))

@@ -15,8 +15,20 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
+from parslfl.learning import (
+    Cohort,
+    Evidence,
+    Guide,
+    LocalWork,
+    Personal,
+    Samples,
+    Scores,
+    Stop,
+    Trained,
+    Visit,
+)
 from parslfl.params import Array, Params
+from parslfl.stack import Stack
 
 Buffer = bytes | memoryview
 Labels = npt.NDArray[np.int64]
@@ -77,7 +89,11 @@ class Model(Protocol):
         ...
 
     def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
-        """Train from `params` (read-only arrays, left as they are) on `samples`."""
+        """Train from `params` (read-only arrays, left as they are) on `samples`.
+
+        Strategies with a part at the client (SCAFFOLD, Ditto) pass a sixth argument,
+        `guide: learning.Guide`: a model without it is refused with them.
+        """
         ...
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
@@ -135,24 +151,73 @@ class Strategy(Protocol):
     """How a round's updates become the next global model.
 
     The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates in
-    cohort order, and `step` turns it into the next model.
+    cohort order, and `step` turns it into the next model. Such a strategy is linear: updates are
+    folded as they come, and may be merged at their site first. One that also has `combine`
+    (`NeedsAll`) is not.
     """
 
     def local(self, work: LocalWork) -> LocalWork:
         """`work` as clients of this strategy do it (FedProx sets `proximal`)."""
         ...
 
-    def weight(self, samples: int, steps: int) -> float:
-        """Weight of an update made from `samples` examples in `steps` steps."""
+    def weight(self, evidence: Evidence) -> float:
+        """Weight of an update, at least 0."""
         ...
 
     def start(self, params: Params) -> Params:
         """The server's state before round 0; empty for stateless strategies."""
         ...
 
-    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
-        """(next state, next params). `mean` may be overwritten and returned."""
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        """(next state, next params). `mean` and `cohort.extra` may be overwritten and returned."""
         ...
+
+
+@runtime_checkable
+class Scaled(Protocol):
+    """A strategy whose weight and scale differ: `mean = sum(weight * scale * delta) / sum(weight)`."""
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        """One scale for each mean that `step` wants, always as many: `mean`, then `cohort.extra`.
+        Each further mean costs the driver two more sums."""
+        ...
+
+
+@runtime_checkable
+class NeedsAll(Protocol):
+    """A strategy that must see all updates of a round at once: most robust ones.
+
+    They are kept until the round ends, as mapped files where they can be, and walked block by block.
+    """
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        """Write what `step` gets as `mean` into `out`; `stack` and `cohort.evidence` go together."""
+        ...
+
+
+@runtime_checkable
+class ClientSide(Protocol):
+    """A strategy with a part that clients do, and something that they keep from round to round.
+
+    Its class has `keeps = True`, and `shares = True` if clients need the server's state.
+    """
+
+    def fresh(self, params: Params) -> Params:
+        """What a client has before its first accepted round, given the global model."""
+        ...
+
+    def guide(self, shared: Params, kept: Params) -> Guide:
+        """What steers the client's training; `shared` is the server's state, if it is shared."""
+        ...
+
+    def keep(self, visit: Visit) -> tuple[Params, Personal | None]:
+        """What the client keeps, with names, shapes and dtypes as from `fresh`; how its own model does."""
+        ...
+
+
+def shares(strategy: object) -> bool:
+    """Whether clients of this strategy are sent the server's state."""
+    return bool(getattr(strategy, "shares", False))
 
 
 def keeps(thing: object) -> bool:
@@ -193,14 +258,18 @@ class Transport(Protocol):
 __all__ = [
     "Array",
     "Buffer",
+    "ClientSide",
     "Codec",
     "Dataset",
     "Delta",
     "Labels",
     "Model",
+    "NeedsAll",
     "Opener",
     "Partition",
+    "Scaled",
     "Strategy",
     "Transport",
     "keeps",
+    "shares",
 ]

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import pytest
 
 from parslfl.codecs.raw import Raw
-from parslfl.graph import Closing
+from parslfl.graph import Closing, _groups
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 
@@ -146,3 +146,10 @@ def test_arrivals_from_many_threads_settle_everyone_once(close_at: int) -> None:
     assert sum(isinstance(o, Update) for o in outcomes) == close_at
     assert len(listener.heard) == len(clients)
     assert len(listener.surplus) == len(clients) - close_at
+
+
+def test_the_last_groups_are_folded_one_by_one_in_the_same_lanes() -> None:
+    futures: list[Future[Outcome]] = [Future() for _ in range(11)]
+    groups = _groups(futures)
+    assert [(lane, len(group)) for lane, group in groups] == [(0, 4), *[(1, 1)] * 4, *[(0, 1)] * 3]
+    assert [one for _, group in groups for one in group] == futures

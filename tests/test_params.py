@@ -34,15 +34,32 @@ def test_fold_refuses_a_sum_it_cannot_write_in_place() -> None:
         params.fold({"w": np.zeros((4, 4), np.float32).T[1:]}, {"w": np.ones((3, 4), np.float32)}, 1.0)
 
 
-def test_subtract_leaves_out_integers_and_reuses_memory() -> None:
+def test_a_delta_leaves_out_integers_and_takes_the_memory_of_the_new_model() -> None:
     new = {"w": np.array([3.0], np.float32), "n": np.array([5])}
     old = {"w": np.array([1.0], np.float32), "n": np.array([4])}
-    out = {"w": np.empty(1, np.float32)}
-    kept = out["w"]
-    delta = params.subtract(new, old, out)
+    delta = params.turn_into_delta(new, old)
     assert list(delta) == ["w"]
-    assert delta["w"] is kept
-    assert kept.tolist() == [2.0]
+    assert delta["w"] is new["w"]
+    assert new["w"].tolist() == [2.0]
+
+
+def test_a_delta_of_read_only_or_tied_arrays_has_memory_of_its_own() -> None:
+    tied = np.array([3.0, 5.0], np.float32)
+    fixed = np.array([7.0], np.float32)
+    fixed.flags.writeable = False
+    old = {"in": np.ones(2, np.float32), "out": np.ones(2, np.float32), "f": np.ones(1, np.float32)}
+    delta = params.turn_into_delta({"in": tied, "out": tied[:], "f": fixed}, old)
+    assert [delta[name].tolist() for name in ("in", "out", "f")] == [[2.0, 4.0], [2.0, 4.0], [6.0]]
+    assert tied.tolist() == [3.0, 5.0]
+    assert params.turn_into_delta({"f": fixed}, old)["f"].tolist() == [6.0]
+
+
+def test_an_average_is_the_sum_of_its_lanes_by_the_weight() -> None:
+    n = params.BLOCK + 1
+    lanes = [{"w": np.full(n, value, np.float32)} for value in (1.0, 2.0, 6.0)]
+    mean = params.average(lanes, 3.0)
+    assert mean is lanes[0]
+    assert np.array_equal(mean["w"], np.full(n, 3.0, np.float32))
 
 
 def test_squared_norm() -> None:

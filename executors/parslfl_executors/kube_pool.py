@@ -15,15 +15,19 @@ from parsl.executors.high_throughput.errors import ManagerLost, WorkerLost
 from parsl.executors.high_throughput.executor import HTEXFuture
 from parsl.jobs.states import TERMINAL_STATES, JobState, JobStatus
 
+from parslfl_executors.htex import Pool
 from parslfl_executors.kube_provider import Pods
-from parslfl_executors.pool import Pool
 
 #: States of a block that no worker ever reported from.
 _FAILED = {JobState.FAILED, JobState.MISSING}
 
 
 class NoWorkersError(Exception):
-    """No pod came to serve a task; the message says why."""
+    """No pod came to serve a task; the message says why. `block`: the last one that did not."""
+
+    def __init__(self, message: str, block: str = "") -> None:
+        self.block = block
+        super().__init__(message)
 
 
 class PodExecutor(Pool):
@@ -37,7 +41,6 @@ class PodExecutor(Pool):
     def __init__(self, *, provider: Pods, **settings: Any) -> None:
         super().__init__(provider=provider, **{**settings, "block_error_handler": _give_up_if_none_serve})
         self.pods = provider
-        self._home: dict[str, str] = {}  # the block of each manager ever seen
         self._given_up: set[object] = set()
         self._hopeless = ""  # the block for which tasks were given up last
 
@@ -60,12 +63,6 @@ class PodExecutor(Pool):
         """Tasks that somebody waits for: no pod is started for those given up."""
         return len(self.tasks) - len(self._given_up & self.tasks.keys())
 
-    def status(self) -> dict[str, JobStatus]:
-        for manager in self.connected_managers():
-            self._home[manager["manager"]] = manager["block_id"]
-        found: dict[str, JobStatus] = super().status()
-        return found
-
     def give_up(self, block: str) -> None:
         """Fail every task at hand for what became of `block`.
 
@@ -80,7 +77,8 @@ class PodExecutor(Pool):
             self._given_up.add(number)
             self.tasks[number] = Future()
             with contextlib.suppress(InvalidStateError):
-                future.set_exception(NoWorkersError(self.explain(block) or "no pod could serve it"))
+                why = self.explain(block) or "no pod could serve it"
+                future.set_exception(NoWorkersError(why, block))
 
     def shutdown(self, timeout: float = 10.0) -> None:
         super().shutdown(timeout)
@@ -89,9 +87,7 @@ class PodExecutor(Pool):
     def _annotate(self, future: Future[Any]) -> None:
         error = future.exception()
         if isinstance(error, ManagerLost):
-            manager = error.manager_id.decode()
-            block = self._home.get(manager, "")
-            cause = self.explain(block) or self.pods.explain(self.pods.named(error.hostname))
+            cause = self.explain(self.block_of(error)) or self.pods.explain(self.pods.named(error.hostname))
         elif isinstance(error, WorkerLost):
             cause = self.pods.explain(self.pods.named(error.hostname))
         else:

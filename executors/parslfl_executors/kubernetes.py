@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, TypeAdapter, model_validator
 
-from parslfl_executors.fields import Count, Duration, FieldError, Keywords, Settings, Whole
+from parslfl_executors.fields import Count, Duration, FieldError, Keywords, Settings, Unusable, Whole
 from parslfl_executors.kube_pod import HOME, Patience, Template, marks
 
 if TYPE_CHECKING:
@@ -176,6 +176,30 @@ class Kubernetes(Settings):
         from parslfl_executors.kube_api import connect
 
         return connect(self.kubeconfig, self.context, self.namespace)
+
+    def brief(self, seconds: float) -> Self:
+        """The same site with one pod, for a look of at most `seconds`."""
+        return self.model_copy(
+            update={
+                "min_blocks": 0,
+                "init_blocks": 1,
+                "max_blocks": 1,
+                "walltime": min(self.walltime or seconds, seconds),
+            }
+        )
+
+    def left(self, label: str, logs: Path) -> list[str]:
+        """Pods of site `label` of the run with the folder `logs` that are not on their way out.
+
+        Raises:
+            Unusable: as `build`, or the server does not answer.
+        """
+        from parslfl_executors.kube_api import RefusedError, alive
+
+        try:
+            return [f"pod {name}" for name in alive(self.cluster().pods(marks(logs, label)))]
+        except RefusedError as error:
+            raise Unusable(f"{label}: {error}") from error
 
     def clean(self, label: str, logs: Path) -> list[str]:
         """Delete what the run with the folder `logs` left of site `label`; what could not be deleted.

@@ -9,7 +9,6 @@ import ipaddress
 import shlex
 import socket
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,47 +17,20 @@ from typing import Any, cast
 
 import psutil
 from parsl.executors import HighThroughputExecutor
-from parsl.executors.high_throughput.errors import ManagerLost
 from parsl.executors.high_throughput.executor import DEFAULT_LAUNCH_CMD
 from parsl.jobs.error_handlers import windowed_error_handler
 from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors import guard
 from parslfl_executors.fields import Unusable
+from parslfl_executors.htex import Pool
 from parslfl_executors.signals import SiteSignals
 
-#: Seconds to wait for an answer of the interchange before taking it for dead.
-_REPLY = 30
 #: Blocks that must fail one after the other before the executor is given up. Parsl's own handler
 #: gives up with the first block, and so with the first lost node.
 _BLOCKS_IN_A_ROW = 3
-_INTERCHANGE = "parsl.executors.high_throughput.interchange"
+_INTERCHANGE = "parslfl_executors.interchange"
 _POOL = "parsl.executors.high_throughput.process_worker_pool"
-
-
-class Pool(HighThroughputExecutor):
-    """Parsl's executor, which does not wait for ever when its interchange process has died."""
-
-    def start(self) -> None:
-        """Start, and watch the interchange from then on."""
-        self._ending = False
-        super().start()  # type: ignore[no-untyped-call]
-        ask = partial(self.command_client.run, timeout_s=_REPLY)
-        self.command_client.run = ask  # type: ignore[method-assign]
-        threading.Thread(target=self._watch, daemon=True, name=f"{self.label}-watch").start()
-
-    def shutdown(self, timeout: float = 10.0) -> None:
-        """Stop; a bad state keeps Parsl from ending the blocks, so they are ended here."""
-        self._ending = True
-        if self.bad_state_is_set and self.provider is not None:
-            self.provider.cancel(list(self.blocks_to_job_id.values()))
-        super().shutdown(timeout)
-
-    def _watch(self) -> None:
-        code = self.interchange_proc.wait() if self.interchange_proc is not None else None
-        if not self._ending:
-            gone = RuntimeError(f"Parsl's interchange process for {self.label} ended (exit code {code})")
-            self.set_bad_state_and_fail_all(gone)
 
 
 def worker_pool(
@@ -109,7 +81,7 @@ def worker_pool(
     executor: HighThroughputExecutor = (make or Pool)(**{**settings, **raw})
     if address is None and "address" not in raw:
         # Parsl would find them too, but would also ask a public web service who we are
-        executor.all_addresses = _addresses()
+        executor.all_addresses = addresses()
     return executor
 
 
@@ -125,7 +97,21 @@ def _refuse_odd(logs: Path) -> None:
         raise Unusable(f"Parsl cannot start workers from {logs}: name a directory without {seen}")
 
 
-def _addresses() -> set[str]:
+def command_line(executor: Any, folder: Path) -> str:
+    """What a first block of an `executor` that is not started would run, but for ports and keys.
+
+    `folder` takes the place of the run's own; the provider gets a folder for scripts in it.
+    """
+    executor.run_dir = str(folder)
+    executor.logconf_path = None
+    scripts = folder / executor.label / "submit_scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
+    executor.provider.script_dir = str(scripts)
+    executor.initialize_scaling()
+    return str(executor.launch_cmd).format(block_id="0")
+
+
+def addresses() -> set[str]:
     """IPv4 addresses of this machine; the loopback's where there is no other."""
     found = [entry for entries in psutil.net_if_addrs().values() for entry in entries]
     own = {entry.address for entry in found if entry.family == socket.AF_INET}
@@ -147,22 +133,6 @@ def bound_threads(count: int) -> str:
     """Bound every numeric library: each would otherwise take all cores in every worker."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return "".join(f"export {name}={count}\n" for name in names)
-
-
-def explain(executor: Any, error: Exception) -> str:
-    """What the scheduler says of the block whose loss `error` reports; "" where it says nothing.
-
-    For any provider that has a method `explain(job_id) -> str`.
-    """
-    tell = getattr(getattr(executor, "provider", None), "explain", None)
-    if tell is None or not isinstance(error, ManagerLost) or hasattr(error, "__notes__"):
-        return ""
-    # each manager logs to a folder of its own, which the driver shares: block-3/1f2e3d4c5b6a
-    manager = error.manager_id.decode()
-    folders = Path(executor.worker_logdir).glob(f"block-*/{manager}")
-    blocks = [folder.parent.name.removeprefix("block-") for folder in folders]
-    ids = [executor.blocks_to_job_id[block] for block in blocks if block in executor.blocks_to_job_id]
-    return str(tell(ids[0])) if ids else ""
 
 
 def waiting(executor: Any) -> str:

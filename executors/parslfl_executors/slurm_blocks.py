@@ -20,6 +20,7 @@ from parsl.providers import SlurmProvider
 from parsl.providers.errors import SubmitException
 
 from parslfl_executors import slurm_queue
+from parslfl_executors.ledger import Event, bursts
 from parslfl_executors.signals import SiteSignals, counted
 from parslfl_executors.slurm_queue import Job
 
@@ -29,6 +30,8 @@ _NEW = 30.0
 _PATIENCE = 3
 #: Seconds without new blocks after one was refused while others live: a limit is reached.
 _PAUSE = 30.0
+#: Seconds that a job may take to end before it counts as over: only then Slurm tells why it ended.
+_ENDING = 15.0
 #: What sbatch says when its controller is away, not when it refuses.
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "no answer within")
 
@@ -51,8 +54,11 @@ class SlurmBlocks(SlurmProvider):
         self.comment, self.poll = comment, poll
         self.jobs: dict[str, Job] = {}
         self._submitted: dict[str, float] = {}
+        self._ending: dict[str, float] = {}
         self._full_until = 0.0
         self._refused: set[str] = set()
+        self._unanswered: list[tuple[float, str]] = []
+        self._flags = ""
         super().__init__(**settings)
         self._accounting = self._cmd.startswith("sacct")
         # a requeued block would come back as one more than Parsl knows of
@@ -60,7 +66,9 @@ class SlurmBlocks(SlurmProvider):
 
     @property
     def status_polling_interval(self) -> int:
-        return self.poll
+        """Seconds between two looks; a job that is about to end is looked at again soon."""
+        ends = (self.resources[job]["status"].state == JobState.RUNNING for job in list(self._ending))
+        return 1 if any(ends) else self.poll
 
     @property
     def max_blocks(self) -> int:
@@ -73,7 +81,8 @@ class SlurmBlocks(SlurmProvider):
         self._most = count
 
     def execute_wait(self, cmd: str, timeout: float | None = None) -> tuple[int, str, str]:
-        answer = slurm_queue.ask(cmd, timeout or self.cmd_timeout)
+        flagged = cmd.replace("sbatch ", f"sbatch {self._flags}", 1) if cmd.startswith("sbatch ") else cmd
+        answer = slurm_queue.ask(flagged, timeout or self.cmd_timeout)
         return answer.code, answer.out, answer.err
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "parsl.slurm") -> str:
@@ -84,6 +93,18 @@ class SlurmBlocks(SlurmProvider):
             raise RefusedError(f"sbatch: {said}") from None
         self._submitted[job] = time.monotonic()
         return job
+
+    def trial(self, command: str, job_name: str) -> tuple[bool, str]:
+        """Whether sbatch would take the job that `submit` makes, and what it says; none is submitted."""
+        self._flags = "--test-only "
+        try:
+            super().submit(command, 1, job_name.replace("parsl.", "parslfl.", 1))
+        except SubmitException as error:  # always: there is no job to tell the number of
+            said = " ".join((error.stderr or error.stdout or f"exit code {error.retcode}").split())
+            return error.retcode == 0, said
+        finally:
+            self._flags = ""
+        return True, ""
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         done = not job_ids or slurm_queue.cancel(
@@ -99,6 +120,16 @@ class SlurmBlocks(SlurmProvider):
         if known is None or known.alive or known.state == "COMPLETING":
             known = (self._ask([job_id]) or {}).get(job_id, known)
         return known.why() if known else f"slurm job {job_id}: Slurm knows it no longer"
+
+    def began(self, job_id: str) -> float | None:
+        """When a job started; None until it has."""
+        job = self.jobs.get(job_id)
+        return job.starts if job is not None and job.state not in slurm_queue.PENDING else None
+
+    def troubles(self) -> tuple[Event, ...]:
+        """Looks at the queue that Slurm did not answer, since this was asked last."""
+        found, self._unanswered = self._unanswered, []
+        return bursts(found)
 
     def waiting(self) -> str:
         """Why nothing runs yet, as of the last look; "" if something does."""
@@ -117,8 +148,9 @@ class SlurmBlocks(SlurmProvider):
             blocks=tuple(job.block() for job in found.values() if job.alive),
             workers=workers,
             free_workers=free,
-            idle_nodes=sum(n.count for n in nodes if n.state == "idle"),
-            idle_cores=sum(n.idle_cores for n in nodes),
+            idle_nodes=sum(n.count for n in nodes if n.state == "idle") if nodes else None,
+            idle_cores=sum(n.idle_cores for n in nodes) if nodes else None,
+            nodes=sum(n.count for n in nodes if n.serving) if nodes else None,
         )
 
     def sweep(self) -> None:
@@ -135,6 +167,7 @@ class SlurmBlocks(SlurmProvider):
         alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
         found = self._ask(alive) if alive else {}
         if found is None:  # the controller is away: all stays as it was last seen
+            self._unanswered.append((time.time(), "squeue did not answer"))
             return
         for job in alive:
             new = time.monotonic() - self._submitted[job] < _NEW
@@ -154,12 +187,17 @@ class SlurmBlocks(SlurmProvider):
     def _see(self, known_as: str, job: Job) -> None:
         entry = self.resources[known_as]
         self.jobs[known_as] = job
+        state = JobState.RUNNING if self._is_ending(known_as, job) else _state(job)
         entry["status"] = JobStatus(
-            _state(job),
+            state,
             None if job.state in slurm_queue.RUNNING else job.why(),
             stdout_path=entry["job_stdout_path"],
             stderr_path=entry["job_stderr_path"],
         )
+
+    def _is_ending(self, known_as: str, job: Job) -> bool:
+        now = time.monotonic()
+        return job.state == "COMPLETING" and now - self._ending.setdefault(known_as, now) < _ENDING
 
 
 def _state(job: Job) -> JobState:

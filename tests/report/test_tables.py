@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from parslfl.messages import Client, Failure
+from parslfl.learning import Personal
+from parslfl.messages import Client, Failure, Incident, SiteTimes
 from parslfl.report import tables
-from parslfl.report.progress import Row
+from parslfl.report.progress import Own, Row
 
 
 def row(round: int, accuracy: float | None = None, failures: tuple[Failure, ...] = ()) -> Row:
@@ -49,6 +50,19 @@ def test_notes_are_told_once_with_the_clients_they_are_of() -> None:
     assert "and 2 more:" in text
 
 
+def test_clients_own_models_are_told_of_the_last_round_that_has_them() -> None:
+    found = [Personal(1.0, 0.5, 10), Personal(0.75, 0.25, 10)]
+    text = " ".join(
+        shown([replace(row(0), own=Own.of(found[:1])), replace(row(1), own=Own.of(found))]).split()
+    )
+    assert (
+        "own models of 2 clients in round 2: accuracy 87.5 % on average, 75.0 % at worst; "
+        "the global one there 37.5 % and 25.0 %"
+    ) in text
+    assert "in round 1:" not in text
+    assert Own.of([]) is None
+
+
 def test_what_compression_saved_is_told() -> None:
     text = " ".join(shown([replace(row(0), raw_up=470_000_000)]).split())
     assert "4.7 MB up from them, 100.0 times fewer than their 470.0 MB" in text
@@ -61,6 +75,23 @@ def test_only_the_last_rounds() -> None:
     assert "30 rounds took" in text
     assert "\n    10 " not in text
     assert "\n    11 " in text
+
+
+def test_sites_are_summed_over_rounds() -> None:
+    first = replace(row(0), sites=(SiteTimes("hpc", 2, 1.0, 4.0, 10.0, 2.0, 0.5, 9.0), SiteTimes("cloud")))
+    second = replace(row(1), sites=(SiteTimes("hpc", 1, 0.5, 2.0, 30.0, 8.0, 0.5, 80.0),))
+    words = " ".join(shown([first, second]).split())
+    assert "hpc 3 1.5 s 6.0 s 1.0 s 1 min 29 s 10 s (25%)" in words
+    assert "cloud 0 0.0 s 0.0 s 0.0 s 0.0 s -" in words
+
+
+def test_incidents_are_told_with_whose_training_was_done_again() -> None:
+    hit = tuple(Client(index, "hpc") for index in range(8))
+    told = (Incident("hpc", 1.0, "job 7: scancel", hit), Incident("cloud", 2.0, "HTTP [500]"))
+    words = " ".join(shown([row(0), replace(row(1), incidents=told)]).split())
+    assert "2 hpc job 7: scancel hpc/0, hpc/1," in words
+    assert "and 2 more" in words
+    assert "2 cloud HTTP [500] -" in words
 
 
 def test_no_round_yet() -> None:

@@ -1,0 +1,126 @@
+"""Parsl's HighThroughputExecutor with a ledger of its blocks, which notices a lost block at once.
+
+Does not know: which scheduler the provider speaks to, or what the tasks do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from parsl.executors import HighThroughputExecutor
+from parsl.executors.high_throughput.errors import CommandClientTimeoutError, ManagerLost
+from parsl.jobs.states import JobState, JobStatus
+
+from parslfl_executors import interchange
+from parslfl_executors.ledger import Event, Ledger
+
+#: Seconds to wait for an answer of the interchange before taking it for dead.
+_REPLY = 30
+
+
+class Pool(HighThroughputExecutor):
+    """Parsl's executor, which keeps a ledger of its blocks.
+
+    It does not wait for ever when its interchange process has died, and not for heartbeats when
+    the scheduler says that a block is gone.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.ledger = Ledger()
+
+    def start(self) -> None:
+        """Start, and watch the interchange from then on."""
+        self._ending = False
+        super().start()  # type: ignore[no-untyped-call]
+        ask = partial(self.command_client.run, timeout_s=_REPLY)
+        self.command_client.run = ask  # type: ignore[method-assign]
+        threading.Thread(target=self._watch, daemon=True, name=f"{self.label}-watch").start()
+
+    def poll_facade(self) -> None:
+        """Parsl calls this at every step of its strategy: note who works."""
+        if not self.bad_state_is_set:
+            with contextlib.suppress(CommandClientTimeoutError):
+                if self.ledger.look(self.connected_managers(), time.time()):
+                    self._last_poll_time = 0.0  # ask now when the new block started
+        super().poll_facade()
+
+    def status(self) -> dict[str, JobStatus]:
+        """As Parsl's; the tasks of blocks that are lost end at once."""
+        found: dict[str, JobStatus] = super().status()
+        for block, status in found.items():
+            self._note(block, status)
+        return found
+
+    def scale_in(self, blocks: int, max_idletime: float | None = None) -> list[str]:
+        ended: list[str] = super().scale_in(blocks, max_idletime)
+        for block in ended:
+            self.ledger.ended(block, time.time())
+        return ended
+
+    def explain(self, block: str) -> str:
+        """What became of `block`, in its scheduler's words; "" where it has none."""
+        tell = getattr(self.provider, "explain", None)
+        return str(tell(self.blocks_to_job_id[block])) if tell and block in self.blocks_to_job_id else ""
+
+    def block_of(self, error: BaseException) -> str:
+        """The block whose loss `error` reports; "" if it reports none."""
+        if not isinstance(error, ManagerLost):
+            return str(getattr(error, "block", ""))
+        manager = error.manager_id.decode()
+        # each manager logs to a folder of its own, which the driver may share: block-3/1f2e3d4c5b6a
+        folders = Path(self.worker_logdir).glob(f"block-*/{manager}")
+        logged = next((folder.parent.name.removeprefix("block-") for folder in folders), "")
+        return self.ledger.home(manager) or logged
+
+    def troubles(self) -> tuple[Event, ...]:
+        """What went wrong since this was asked last, with the causes as they are known now."""
+        tell = getattr(self.provider, "troubles", None)
+        known = [replace(e, why=self.explain(e.block) or e.why) for e in self.ledger.take()]
+        return (*known, *(tell() if tell else ()))
+
+    def shutdown(self, timeout: float = 10.0) -> None:
+        """Stop; a bad state keeps Parsl from ending the blocks, so they are ended here."""
+        self._ending = True
+        if self.bad_state_is_set and self.provider is not None:
+            self.provider.cancel(list(self.blocks_to_job_id.values()))
+        super().shutdown(timeout)
+
+    def _launch_block(self, block_id: str) -> Any:
+        self.ledger.asked(block_id, time.time())
+        return super()._launch_block(block_id)
+
+    def _note(self, block: str, status: JobStatus) -> None:
+        if status.terminal:
+            if self.ledger.ended(block, time.time()) and status.state != JobState.SCALED_IN:
+                interchange.tell(Path(self.logdir), block)
+                why = " ".join((status.message or f"block {block} ended: {status.status_name}").split())
+                self.ledger.tell(Event(time.time(), why, block))
+            return
+        tell = getattr(self.provider, "began", None)
+        began = tell(self.blocks_to_job_id[block]) if tell else None
+        if began is not None or not tell:
+            self.ledger.started(block, began)
+
+    def _watch(self) -> None:
+        code = self.interchange_proc.wait() if self.interchange_proc is not None else None
+        if not self._ending:
+            gone = RuntimeError(f"Parsl's interchange process for {self.label} ended (exit code {code})")
+            self.set_bad_state_and_fail_all(gone)
+
+
+def lost(executor: Pool, error: Exception, task: int, again: bool) -> None:
+    """Take note that `task` was lost by `error`, and is tried `again`; the error gets the cause."""
+    block = executor.block_of(error)
+    why = executor.explain(block) if block else ""
+    if why and why not in str(error) and not hasattr(error, "__notes__"):
+        error.add_note(why)
+    if again:
+        told = [*getattr(error, "__notes__", ()), f"{type(error).__name__}: {error}"]
+        executor.ledger.tell(Event(time.time(), why or " ".join(told[0].split()), block, task))
