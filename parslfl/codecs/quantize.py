@@ -25,7 +25,7 @@ from parslfl.codecs.layout import (
     stand_in,
 )
 from parslfl.codecs.packing import pack, packed_size, unpack
-from parslfl.codecs.pieces import Blocks, Floats, fill
+from parslfl.codecs.pieces import Blocks, Floats, Read, fill
 from parslfl.errors import PayloadError
 from parslfl.params import BLOCK, Array, Params, trained
 from parslfl.seeding import words
@@ -84,9 +84,12 @@ class Quantize:
         return {**arrays, **others(delta)}, {"layout": fingerprint(delta)}
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
-        return fill(self.open(arrays, note, like).read, like, arrays)
+        return fill(self._reader(arrays, note, like), like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
+        return Blocks.of(self._reader(arrays, note, like), like)
+
+    def _reader(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Read:
         require_layout(note, like)
         require_arrays(arrays, self.declared(note, like))
         codes, steps = arrays["codes"], arrays["steps"]
@@ -108,7 +111,7 @@ class Quantize:
             else:
                 np.multiply(out, steps[step], out=out)
 
-        return Blocks.of(read, like)
+        return read
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         sizes = [array.size for array in trained(like).values()]
