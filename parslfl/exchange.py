@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from parslfl.errors import RunError
 from parslfl.graph import DRIVER
 from parslfl.journal import Checkpoint
-from parslfl.messages import Outcome, Ref, RoundPlan, Update
+from parslfl.merging import Finished
+from parslfl.messages import Ref, RoundPlan
 from parslfl.params import checksum
 from parslfl.protocols import Transport
 from parslfl.served import Served, serve
@@ -79,25 +80,17 @@ class Exchange:
         for transport in set(self.places.values()):
             transport.put(name, [], "")
 
-    def crossed(
-        self, plan: RoundPlan, sent: Iterable[Mapping[str, Ref]], outcomes: Iterable[Outcome]
-    ) -> tuple[int, int]:
-        """Bytes that went (down, up) in a round: to call once, when it is over.
+    def crossed(self, plan: RoundPlan, sent: dict[str, Ref], done: Finished) -> tuple[int, int]:
+        """Bytes that went (down, up) in a round that ended as `done`: to call once, when it is over.
 
-        `sent`: what each place was given to read. Over gRPC the bytes are counted as they cross.
+        `sent`: what each place was sent. Over gRPC all is counted as it crosses, repeats too; but small
+        updates ride in results.
         """
         counted = [served.take_counts() for served in self.served.values()]
-        sites = [a.client.site for a in plan.cohort if a.client.site not in self.served]
-        down = sum(refs[site].size for refs in sent for site in sites if site in refs)
-        up = sum(self._came(outcome) for outcome in outcomes)
-        return down + sum(sent for sent, _ in counted), up + sum(received for _, received in counted)
-
-    def _came(self, outcome: Outcome) -> int:
-        """Bytes of an update that no server has counted."""
-        served = outcome.client.site in self.served
-        if isinstance(outcome, Update):
-            return 0 if served and outcome.ref.path else outcome.ref.size
-        return 0 if served else outcome.bytes_up
+        down = sum(sent[a.client.site].size for a in plan.cohort if a.client.site not in self.served)
+        up = sum(u.ref.size for u in done.updates if u.client.site not in self.served or not u.ref.path)
+        up += sum(f.bytes_up for f in done.failures if f.client.site not in self.served)
+        return down + sum(gone for gone, _ in counted), up + sum(come for _, come in counted)
 
     def close(self) -> None:
         """Remove what `open_exchange` made outside the run directory, and stop listening."""

@@ -35,7 +35,6 @@ from parslfl.messages import (
     ClientSettled,
     Evaluated,
     Event,
-    Outcome,
     Ref,
     RoundClosed,
     RoundReport,
@@ -263,9 +262,9 @@ class _Run:
         self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
     ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        outcomes: list[Outcome] = [*done.updates, *done.failures]
-        crossed = self.exchange.crossed(flight.plan, [refs, self.shared], outcomes)
-        report = self.sheet.report(flight, done, crossed)
+        state = {place: ref.size for place, ref in self.shared.items()}
+        sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
+        report = self.sheet.report(flight, done, self.exchange.crossed(flight.plan, sent, done))
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))

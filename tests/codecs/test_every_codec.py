@@ -22,7 +22,7 @@ from parslfl.params import Params, squared_norm, zeros_like
 
 CHOOSE = ["", "topk:ratio=0.3", "randomk:ratio=0.4"]
 SHORTEN = [
-    "", "fp16", "bf16", "quantize", "quantize:bits=4", "quantize:bits=2,block=16",
+    "", "fp16", "bf16", "quantize", "quantize:bits=4,block=0", "quantize:bits=2,block=16",
     "quantize:bits=8,block=32,nearest=true", "quantize:bits=4,block=64",
 ]  # fmt: skip
 PACK = ["", "zstd"]
