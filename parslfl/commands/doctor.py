@@ -26,6 +26,7 @@ from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders
 from parslfl_executors.checks import Check, failed, ok, shared_folder, unknown
 from parslfl_executors.fields import FieldError, Unusable, seconds
+from parslfl_executors.preflight import preflight
 
 #: How long a probe waits in a queue.
 _WAIT = "10m"
@@ -102,7 +103,7 @@ def _summary(findings: Findings, wait: float | None) -> str:
 def _checks(site: Site, request: Request, folder: Path) -> Iterator[Check]:
     logs = folder / "parsl"
     try:
-        yield from site.executor.checks(site.name, logs)
+        yield from preflight(site.executor, site.name, logs)
     except Unusable as error:
         yield failed("site", str(error), "change the site file accordingly")
     yield _data(site, request.federation, request.experiment)
