@@ -40,10 +40,14 @@ def test_nothing_is_started_or_left(here: Path, capsys: pytest.CaptureFixture[st
     assert list((here / "runs").iterdir()) == []
 
 
-def test_a_probe_says_what_the_worker_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--site", "s.yaml", *WORDS, "--probe"]) == 0
+@pytest.mark.parametrize("kind", ["file", "grpc"])
+def test_a_probe_says_what_the_worker_found(
+    here: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    transport = f"sites.here.transport={{kind: {kind}}}"
+    assert main(["doctor", "--site", "s.yaml", *WORDS, "--probe", "--set", transport]) == 0
     out = capsys.readouterr().out
-    told = ("worker: ok: on ", "Python: ok: 3.", "data there: ok: 719 examples", "link: ok: file: ",
+    told = ("worker: ok: on ", "Python: ok: 3.", "data there: ok: 719 examples", f"link: ok: {kind}: ",
             "training: ok: softmax: ", "signals: ok: 1 running")  # fmt: skip
     for line in told:
         assert f"here: {line}" in out
