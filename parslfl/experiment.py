@@ -34,7 +34,7 @@ from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps, linear
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -231,6 +231,12 @@ def check(federation: Federation, experiment: Experiment) -> None:
         found[field] = (
             f"{experiment.resolved()[field]} keeps state of each client at its site, and {homeless[0]} "
             f"has no place for it: --set sites.{homeless[0]}.state=FOLDER (one that outlives its workers)"
+        )
+    merging = [site.name for site in federation.sites if site.merge == "site"]
+    if merging and not linear(experiment.strategy):
+        found["strategy"] = (
+            f"{experiment.resolved()['strategy']} must see every update, and {merging[0]} would send only "
+            f"their sum: --set sites.{merging[0]}.merge=driver, or choose a strategy that averages"
         )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])

@@ -1,5 +1,7 @@
 """A round as a graph of Parsl apps: `train` per client, chains of `merge`, one `finish`.
 
+A site may merge its own clients' updates: then its sum comes into the first chain, after all updates.
+
 Nothing is waited for while the graph is built. Parsl lets one failed task fail everything that
 depends on it; a `Closing` stands between the train apps and the merges and turns lost and late
 clients into `Failure` values, so that the graph always runs to its end.
@@ -23,9 +25,11 @@ import cloudpickle
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import PropagatedException
 
-from parslfl import merging, tasks
-from parslfl.merging import Folding
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
+from parslfl import merging, partials, tasks
+from parslfl.gathering import Gathering
+from parslfl.merging import Folding, discard
+from parslfl.messages import Client, Failure, MergeTask, Outcome, RoundPlan, TrainTask, Update
+from parslfl.partials import Partial, discard_partial
 
 logger = logging.getLogger(__name__)
 
@@ -154,14 +158,22 @@ class Flight:
     plan: RoundPlan
     finished: Future[merging.Finished]
     closing: Closing
+    gatherings: tuple[Gathering, ...] = ()
+
+    def cancel(self) -> None:
+        """Stop every clock: the run is ending, or the round is over."""
+        self.closing.cancel()
+        for gathering in self.gatherings:
+            gathering.cancel()
 
 
 @dataclass(frozen=True)
 class Round:
-    """All that is needed to submit a round."""
+    """All that is needed to submit a round; `merge_tasks` of the sites that merge, in site order."""
 
     plan: RoundPlan
     train_tasks: Sequence[TrainTask]
+    merge_tasks: Sequence[MergeTask]
     folding: Folding
     model_path: Path
     state_path: Path
@@ -172,11 +184,16 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     """Put the whole round's graph into `kernel` and return at once."""
     futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
     closing.watch(futures)
-    waiting = [closing.settled[a.client] for a in job.plan.cohort]
-    groups = _groups(waiting)
-    chains: list[Any] = [None] * (1 + max(lane for lane, _ in groups))
-    for lane, group in groups:
-        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains[lane], *group)
+    gatherings = tuple(_gathering(kernel, job, task) for task in job.merge_tasks)
+    chains: dict[int, Any] = {}
+    apart = {task.site for task in job.merge_tasks}
+    waiting = [closing.settled[a.client] for a in job.plan.cohort if a.client.site not in apart]
+    for lane, group in _groups(waiting):
+        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains.get(lane), *group)
+    for task, gathering in zip(job.merge_tasks, gatherings, strict=True):
+        gathering.watch([s for client, s in closing.settled.items() if client.site == task.site])
+        fold = partials.fold_partial
+        chains[0] = submit(kernel, DRIVER, fold, job.folding, 0, chains.get(0), gathering.landed)
     finished = submit(
         kernel,
         DRIVER,
@@ -186,9 +203,25 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.model_path,
         job.state_path,
         job.spare,
-        *chains,
+        *(chains[lane] for lane in sorted(chains)),
     )
-    return Flight(job.plan, finished, closing)
+    return Flight(job.plan, finished, closing, gatherings)
+
+
+def _gathering(kernel: DataFlowKernel, job: Round, task: MergeTask) -> Gathering:
+    def tidy(useless: Update | Partial) -> None:
+        forget: Callable[..., None] = discard if isinstance(useless, Update) else discard_partial
+        forget(useless, job.folding.transports[task.site])
+
+    return Gathering(
+        task.site,
+        task.round,
+        ask=lambda outcomes: submit(kernel, task.site, partials.merge_site, task, *outcomes),
+        why=lost,
+        done=tidy,
+        surplus=tidy,
+        bounded=job.plan.deadline is not None,
+    )
 
 
 def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:

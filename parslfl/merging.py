@@ -22,7 +22,7 @@ import numpy as np
 from parslfl.checkpoints import write
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, QuorumError
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update, update_name
 from parslfl.params import Params, average, fold, require_like, squared_norm, trained
 from parslfl.protocols import Codec, Strategy, Transport
 
@@ -32,11 +32,12 @@ MAX_NORM, MAX_WEIGHT = 1e15, 1e12
 
 @dataclass(frozen=True)
 class Merged:
-    """What a lane holds so far: total weight, and how each of its clients ended."""
+    """What a lane holds so far: total weight, how each of its clients ended, sites' sums in it."""
 
     weight: float = 0.0
     updates: tuple[Update, ...] = ()
     failures: tuple[Failure, ...] = ()
+    partials: tuple[SitePartial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ class Finished:
     model: str
     state: str
     seconds: float
+    partials: tuple[SitePartial, ...] = ()
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes of what came to the driver: updates, or the sums of sites that merge theirs."""
+        merged = {partial.site for partial in self.partials}
+        apart = sum(u.ref.size for u in self.updates if u.client.site not in merged)
+        return apart + sum(partial.bytes_up for partial in self.partials)
 
 
 @dataclass
@@ -97,19 +106,19 @@ def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome
 
 def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged:
     if isinstance(outcome, Failure):
-        return Merged(note.weight, note.updates, (*note.failures, outcome))
+        return replace(note, failures=(*note.failures, outcome))
     transport = folding.transports[outcome.client.site]
     try:
         delta = read_update(outcome, transport, folding.codecs[outcome.client], folding.desk.like)
-        weight = _weight(outcome, folding.strategy)
+        weight = weight_of(outcome, folding.strategy)
         fold(folding.desk.lanes[lane], delta, weight)
     except PayloadError as error:
         refused = Failure(outcome.client, outcome.round, "refused", str(error))
-        return Merged(note.weight, note.updates, (*note.failures, refused))
+        return replace(note, failures=(*note.failures, refused))
     finally:
         discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
-    return Merged(note.weight + weight, (*note.updates, folded), note.failures)
+    return replace(note, weight=note.weight + weight, updates=(*note.updates, folded))
 
 
 def discard(update: Update, transport: Transport) -> None:
@@ -134,14 +143,28 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
         raise
     except Exception as error:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-    norm = math.sqrt(squared_norm(delta))
-    if not norm <= MAX_NORM:
-        what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
-        raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
+    require_sane(delta)
     return delta
 
 
-def _weight(update: Update, strategy: Strategy) -> float:
+def require_sane(delta: Params, weight: float = 1.0) -> None:
+    """Check that `delta`, a sum of updates of that total weight, is finite and of possible size.
+
+    Raises:
+        PayloadError: it is not.
+    """
+    norm = math.sqrt(squared_norm(delta))
+    if not norm <= MAX_NORM * weight:
+        what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
+        raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
+
+
+def weight_of(update: Update, strategy: Strategy) -> float:
+    """How much `update` counts.
+
+    Raises:
+        PayloadError: its numbers are impossible.
+    """
     if update.samples < 0 or update.steps < 0:
         raise PayloadError(f"claims {update.samples} samples in {update.steps} steps")
     weight = strategy.weight(update.samples, update.steps)
@@ -175,7 +198,8 @@ def finish(
         raise ValueError(f"{who} made a model with NaN or Inf in it")
     model = write(model_path, params, spare)
     kept = write(state_path, new_state) if new_state else ""
-    return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
+    partials = tuple(partial for lane in lanes for partial in lane.partials)
+    return Finished(updates, failures, model, kept, time.monotonic() - folding.started, partials)
 
 
 def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Failure]) -> str:

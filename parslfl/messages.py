@@ -7,11 +7,12 @@ Does not know: how messages are sent, or who acts on them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from parslfl.learning import LocalWork
-from parslfl.protocols import Codec, Dataset, Model, Partition, Transport
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, Transport
 
 
 @dataclass(frozen=True, order=True)
@@ -81,6 +82,23 @@ class TrainTask:
 def update_name(round: int, client: Client) -> str:
     """The only name under which `client` may put its update of `round` into a transport."""
     return f"updates/round-{round:04d}-client-{client.index:05d}"
+
+
+def partial_name(round: int, site: str) -> str:
+    """The only name under which `site` may put the sum of its updates of `round` into a transport."""
+    return f"updates/round-{round:04d}-site-{site}"
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Add up what a site's clients delivered in one round, there. `start`: the round's global model."""
+
+    round: int
+    site: str
+    strategy: Strategy
+    codecs: Mapping[Client, Codec]
+    start: Ref
+    transport: Transport
 
 
 @dataclass(frozen=True)
@@ -184,13 +202,26 @@ class RoundPlan:
 
 
 @dataclass(frozen=True)
+class SitePartial:
+    """The one sum that `site` sent for `updates` of its clients: `bytes_up` that came to the driver in place
+    of the `bytes_there` of those updates; `seconds` that adding them up took there.
+    """
+
+    site: str
+    updates: int
+    bytes_up: int
+    bytes_there: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One finished round.
 
     `model` is the checksum of the new global model. Bytes are those that crossed a process
-    border: `bytes_down` models sent, `bytes_up` updates received. `seconds` from planning to
-    the new model. `accuracy` and `test_loss` are None in rounds that are not evaluated; where an
-    evaluation was due and failed, `evaluation_error` says why.
+    border: `bytes_down` models sent, `bytes_up` updates received, or `partials` where a site adds its
+    updates up itself. `seconds` from planning to the new model. `accuracy` and `test_loss` are None in
+    rounds that are not evaluated; where an evaluation was due and failed, `evaluation_error` says why.
     """
 
     round: int
@@ -204,6 +235,7 @@ class RoundReport:
     accuracy: float | None = None
     test_loss: float | None = None
     evaluation_error: str = ""
+    partials: tuple[SitePartial, ...] = ()
 
 
 @dataclass(frozen=True)

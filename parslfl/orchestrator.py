@@ -25,6 +25,7 @@ from parslfl.data.folder import resolve_folder
 from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
+from parslfl.gathering import merge_tasks
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
@@ -147,7 +148,7 @@ class _Run:
                     yield self._complete(pending)
                 finished = _finished(flight)
             finally:
-                flight.closing.cancel()
+                flight.cancel()
             report, start = self._land(flight.plan, finished, refs)
             self._open(start)
             self.exchange.withdraw(refs)
@@ -195,6 +196,7 @@ class _Run:
         job = graph.Round(
             plan=plan,
             train_tasks=todo,
+            merge_tasks=merge_tasks(self.federation, plan, e.strategy, refs, self.exchange.places),
             folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
@@ -241,8 +243,9 @@ class _Run:
             failures=done.failures,
             loss=_mean_loss(done.updates),
             bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
+            bytes_up=done.bytes_up,
             seconds=done.seconds,
+            partials=done.partials,
         )
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))

@@ -133,6 +133,13 @@ def keeps(thing: object) -> bool:
     return bool(getattr(thing, "keeps", False))
 
 
+def linear(strategy: object) -> bool:
+    """Whether a strategy needs no more of a round's updates than their weighted sum, so that a site may
+    add its own up first. One with a method `combine` must see them all.
+    """
+    return not hasattr(strategy, "combine")
+
+
 class Transport(Protocol):
     """Moves bytes between processes by reference."""
 
@@ -173,4 +180,5 @@ __all__ = [
     "Strategy",
     "Transport",
     "keeps",
+    "linear",
 ]

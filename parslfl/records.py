@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from parslfl.errors import RunError
-from parslfl.messages import Client, Failure, Ref, RoundReport, Spent, Update
+from parslfl.messages import Client, Failure, Ref, RoundReport, SitePartial, Spent, Update
 
 #: What an evaluation adds to a report.
 SCORES = ("accuracy", "test_loss", "evaluation_error")
@@ -56,7 +56,7 @@ def scored(report: RoundReport) -> dict[str, Any]:
 
 def metrics(report: RoundReport) -> dict[str, Any]:
     """`report` as one flat line: counts instead of clients."""
-    flat = {k: v for k, v in asdict(report).items() if k not in {"updates", "failures"}}
+    flat = {k: v for k, v in asdict(report).items() if k not in {"updates", "failures", "partials"}}
     return {**flat, "updates": len(report.updates), "failures": len(report.failures)}
 
 
@@ -97,7 +97,9 @@ def _plain(value: Any) -> Any:
 def _report(entry: dict[str, Any]) -> RoundReport:
     failures = tuple(Failure(**{**f, "client": Client(**f["client"])}) for f in entry["failures"])
     updates = tuple(map(_update, entry["updates"]))
-    return RoundReport(**{**entry, "updates": updates, "failures": failures, "loss": _loss(entry["loss"])})
+    partials = tuple(SitePartial(**p) for p in entry.get("partials", ()))
+    parts = {"updates": updates, "failures": failures, "partials": partials, "loss": _loss(entry["loss"])}
+    return RoundReport(**{**entry, **parts})
 
 
 def _update(entry: dict[str, Any]) -> Update:

@@ -148,6 +148,11 @@ def _as_resolved_now(experiment: dict[str, Any]) -> dict[str, Any]:
 
 def _roster(content: dict[str, Any], path: Path) -> str:
     try:
-        return ", ".join(f"{site['clients']} at {site['name']}" for site in content["federation"]["sites"])
+        return ", ".join(map(_clients, content["federation"]["sites"]))
     except (KeyError, TypeError):
         raise RunError(f"{path / 'run.yaml'} is damaged: its federation has no sites") from None
+
+
+def _clients(site: dict[str, Any]) -> str:
+    """How many a site has, and whether it adds their updates up itself: the order of additions counts."""
+    return f"{site['clients']} at {site['name']}{', merged there' if site.get('merge') == 'site' else ''}"

@@ -10,9 +10,9 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 import parslfl
 from parslfl import document, settings
@@ -69,7 +69,8 @@ class Site(Settings):
     `clients`: partitions of the data that train there. `data`: the data folder as the workers
     there see it, or None for the experiment's. `retries`: how often a task whose worker died is
     tried again. `state`: a folder there that outlives workers, for what clients keep from round to
-    round; by default the `file` transport's.
+    round; by default the `file` transport's. `merge`: where the updates of its clients are added up: by the
+    driver, or at the `site`, which then sends one sum a round (needs the `file` transport).
     """
 
     name: Annotated[str, AfterValidator(_name)]
@@ -79,6 +80,17 @@ class Site(Settings):
     transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
     retries: Whole = 1
     state: Annotated[str, AfterValidator(_absolute)] | None = None
+    merge: Literal["driver", "site"] = "driver"
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.merge == "site" and self.transport.kind != "file":
+            message = (
+                f"'site' needs updates that the workers of {self.name} can all read, and the transport "
+                f"{self.transport.kind!r} sends them to the driver: use {{kind: file}}, or merge: driver"
+            )
+            raise FieldError(message, "merge")
+        return self
 
     @field_validator("executor")
     @classmethod

@@ -21,6 +21,7 @@ from parslfl.messages import (
     RoundPlan,
     RoundReport,
     RoundStarted,
+    SitePartial,
     Update,
 )
 from parslfl.report.text import first_line
@@ -41,6 +42,7 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    partials: tuple[SitePartial, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -57,6 +59,7 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            partials=report.partials,
         )
 
 

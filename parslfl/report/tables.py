@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parslfl.messages import Client, Failure
+from parslfl.messages import Client, Failure, SitePartial
 from parslfl.report.progress import Row, causes
 from parslfl.report.text import duration, loss, megabytes, percent, plural
 
@@ -81,7 +81,20 @@ def totals(rows: Sequence[Row]) -> list[str]:
     lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
     down, up = sum(row.bytes_down for row in rows), sum(row.bytes_up for row in rows)
     lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them")
-    return lines
+    return [*lines, *_sums([partial for row in rows for partial in row.partials])]
+
+
+def _sums(partials: Sequence[SitePartial]) -> list[str]:
+    """A line for each site that sent sums in place of its updates."""
+    found: dict[str, list[SitePartial]] = {}
+    for partial in partials:
+        found.setdefault(partial.site, []).append(partial)
+    return [
+        f"{site} sent {plural(len(sent), 'sum')} of {plural(sum(p.updates for p in sent), 'update')}: "
+        f"{megabytes(sum(p.bytes_up for p in sent))} up instead of "
+        f"{megabytes(sum(p.bytes_there for p in sent))}"
+        for site, sent in found.items()
+    ]
 
 
 def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:
