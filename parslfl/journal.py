@@ -86,19 +86,18 @@ class RunDir:
         run = cls._locked(path)
         with run._preparing():
             _refuse_to_overwrite(path)
-            for name in ("run.yaml", *_LINES):
-                (path / name).unlink(missing_ok=True)
+            (path / "run.yaml").unlink(missing_ok=True)
             for folder in (run.models, path / "clients"):
                 shutil.rmtree(folder, ignore_errors=True)
             run._clear()
             for name in _LINES:
-                (path / name).touch()
-            write_text(path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
+                (path / name).write_bytes(b"")
+            run._describe(described)
         return run
 
     @classmethod
-    def open(cls, path: Path) -> RunDir:
-        """Take up the run in `path`.
+    def open(cls, path: Path, described: Mapping[str, Any] | None = None) -> RunDir:
+        """Take up the run in `path`; `described` replaces run.yaml, where given.
 
         Raises:
             RunError: there is none, or another process is running it.
@@ -109,6 +108,8 @@ class RunDir:
         with run._preparing():
             run._mend()
             run._clear()
+            if described is not None:
+                run._describe(described)
         return run
 
     def close(self) -> None:
@@ -187,13 +188,14 @@ class RunDir:
             raise RunError(f"{path} is being run by another process: wait for it or stop it") from None
         return cls(path, lock)
 
+    def _describe(self, described: Mapping[str, Any]) -> None:
+        write_text(self.path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
+
     def _clear(self, make: bool = True) -> None:
         for name in ("updates", "spare", "closed"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-            if make:
-                (self.path / name).mkdir()
-        if make:
-            self.models.mkdir(exist_ok=True)
+        for name in ("updates", "spare", "closed", "models") if make else ():
+            (self.path / name).mkdir(exist_ok=True)
 
     def _mend(self) -> None:
         """Cut a last line that a killed driver left unfinished; make the metrics agree with the rest."""
@@ -261,12 +263,10 @@ def described(path: Path) -> dict[str, Any]:
         raise RunError(_no_run(path)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    blocks = (
-        [content.get(key) for key in ("federation", "experiment")] if isinstance(content, dict) else [None]
-    )
-    if not all(isinstance(block, dict) for block in blocks):
+    found = dict(content) if isinstance(content, dict) else {}
+    if not all(isinstance(found.get(key), dict) for key in ("federation", "experiment")):
         raise RunError(f"{file} is damaged: it describes no federation and experiment")
-    return dict(content)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -282,10 +282,9 @@ def _refuse_to_overwrite(path: Path) -> None:
         held = any(isinstance(entry, Finished) for entry in events(path))
     except RunError:
         held = True
-    described = (path / "run.yaml").exists()
-    if held and described:
+    if held and (path / "run.yaml").exists():
         raise RunError(f"{path} already holds a run: continue it with --resume, or name another --run-dir")
-    if held or (not described and any(path.glob("models/*"))):
+    if held or (not (path / "run.yaml").exists() and any(path.glob("models/*"))):
         raise RunError(
             f"{path} holds rounds of a run, but not its run.yaml: put that back, remove the directory, "
             "or name another --run-dir"

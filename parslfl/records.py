@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 
 from parslfl.errors import RunError
-from parslfl.messages import Client, Failure, Ref, RoundReport, SitePartial, Spent, Update
+from parslfl.messages import (
+    Client,
+    Failure,
+    Incident,
+    Ref,
+    RoundReport,
+    SitePartial,
+    SiteTimes,
+    Spent,
+    Update,
+)
 
 #: What an evaluation adds to a report.
 SCORES = ("accuracy", "test_loss", "evaluation_error")
@@ -55,9 +65,11 @@ def scored(report: RoundReport) -> dict[str, Any]:
 
 
 def metrics(report: RoundReport) -> dict[str, Any]:
-    """`report` as one flat line: counts instead of clients."""
-    flat = {k: v for k, v in asdict(report).items() if k not in {"updates", "failures", "partials"}}
-    return {**flat, "updates": len(report.updates), "failures": len(report.failures)}
+    """`report` as one flat line: counts instead of clients, `SITE.idle` and the like for each site."""
+    counted = ("updates", "failures", "incidents")
+    flat = {k: v for k, v in asdict(report).items() if k not in {*counted, "sites", "partials"}}
+    sites = {f"{s.site}.{k}": v for s in report.sites for k, v in asdict(s).items() if k != "site"}
+    return {**flat, **{name: len(getattr(report, name)) for name in counted}, **sites}
 
 
 def line(entry: Mapping[str, Any]) -> str:
@@ -96,10 +108,19 @@ def _plain(value: Any) -> Any:
 
 def _report(entry: dict[str, Any]) -> RoundReport:
     failures = tuple(Failure(**{**f, "client": Client(**f["client"])}) for f in entry["failures"])
-    updates = tuple(map(_update, entry["updates"]))
-    partials = tuple(SitePartial(**p) for p in entry.get("partials", ()))
-    parts = {"updates": updates, "failures": failures, "partials": partials, "loss": _loss(entry["loss"])}
+    parts = {
+        "updates": tuple(map(_update, entry["updates"])),
+        "failures": failures,
+        "loss": _loss(entry["loss"]),
+        "partials": tuple(SitePartial(**partial) for partial in entry.get("partials", ())),
+        "sites": tuple(SiteTimes(**times) for times in entry.get("sites", ())),
+        "incidents": tuple(map(_incident, entry.get("incidents", ()))),
+    }
     return RoundReport(**{**entry, **parts})
+
+
+def _incident(entry: dict[str, Any]) -> Incident:
+    return Incident(**{**entry, "clients": tuple(Client(**client) for client in entry["clients"])})
 
 
 def _update(entry: dict[str, Any]) -> Update:

@@ -57,7 +57,7 @@ def open_run(
             "or name another --run-dir."
         )
     _same_threads(recorded_threads(then), threads(federation), path)
-    run = RunDir.open(path)
+    run = RunDir.open(path, {**then, "federation": now["federation"], "experiment": now["experiment"]})
     _tell_versions(then.get("versions"), path)
     return run
 

@@ -47,6 +47,7 @@ def test_how_a_round_closes_may_change(tmp_path: Path) -> None:
     open_run(tmp_path, federation(), Experiment(per_round=4), resume=False).close()
     changed = Experiment(per_round=4, quorum=1, deadline=60, fastest=2, rounds=3)
     open_run(tmp_path, federation(), changed, resume=True).close()
+    assert journal.described(tmp_path)["experiment"]["rounds"] == 3  # what a later resume goes on with
     with pytest.raises(RunError, match="device: was 'auto', now 'cpu'"):
         open_run(tmp_path, federation(), Experiment(per_round=4, device="cpu"), resume=True)
 

@@ -30,6 +30,8 @@ _NEW = 30.0
 _PATIENCE = 3
 #: Seconds without new blocks after one was refused while others live: a limit is reached.
 _PAUSE = 30.0
+#: Seconds that a job may take to end before it counts as over: only then Slurm tells why it ended.
+_ENDING = 15.0
 #: What sbatch says when its controller is away, not when it refuses.
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "no answer within")
 
@@ -52,6 +54,7 @@ class SlurmBlocks(SlurmProvider):
         self.comment, self.poll = comment, poll
         self.jobs: dict[str, Job] = {}
         self._submitted: dict[str, float] = {}
+        self._ending: dict[str, float] = {}
         self._full_until = 0.0
         self._refused: set[str] = set()
         self._unanswered: list[tuple[float, str]] = []
@@ -62,7 +65,9 @@ class SlurmBlocks(SlurmProvider):
 
     @property
     def status_polling_interval(self) -> int:
-        return self.poll
+        """Seconds between two looks; a job that is about to end is looked at again soon."""
+        ends = (self.resources[job]["status"].state == JobState.RUNNING for job in list(self._ending))
+        return 1 if any(ends) else self.poll
 
     @property
     def max_blocks(self) -> int:
@@ -167,12 +172,17 @@ class SlurmBlocks(SlurmProvider):
     def _see(self, known_as: str, job: Job) -> None:
         entry = self.resources[known_as]
         self.jobs[known_as] = job
+        state = JobState.RUNNING if self._is_ending(known_as, job) else _state(job)
         entry["status"] = JobStatus(
-            _state(job),
+            state,
             None if job.state in slurm_queue.RUNNING else job.why(),
             stdout_path=entry["job_stdout_path"],
             stderr_path=entry["job_stderr_path"],
         )
+
+    def _is_ending(self, known_as: str, job: Job) -> bool:
+        now = time.monotonic()
+        return job.state == "COMPLETING" and now - self._ending.setdefault(known_as, now) < _ENDING
 
 
 def _state(job: Job) -> JobState:

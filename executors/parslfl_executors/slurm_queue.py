@@ -85,7 +85,7 @@ class Job:
             return f"{name} is {self.state}, but its workers do not answer"
         state = self.state if self.alive else f"ended: {self.state}"
         cause = self.reason or _MEANING.get(self.state, "")
-        if self.state in {"TIMEOUT", "DEADLINE"}:
+        if self.state in {"TIMEOUT", "DEADLINE"} or self.reason == "TimeLimit":
             cause = f"its walltime{f' of {self.limit}' if self.limit else ''} was reached"
         return f"{name} {state}{f' ({cause})' if cause else ''}"
 

@@ -136,7 +136,8 @@ def _with_threads(federation: Federation, threads: Mapping[str, int]) -> Federat
 def _found(request: Request) -> Request:
     """The request as it is where its data is found, else with the digits."""
     wanted: Any = request.experiment.dataset  # every family member can tell whether it is there
-    homes = set(local_folders(request.federation, resolve_folder(request.experiment.data_dir)).values())
+    default = resolve_folder(request.experiment.data_dir)  # where the driver evaluates, without a local site
+    homes = set(local_folders(request.federation, default).values()) or {default}
     missing = sorted(str(folder) for folder in homes if not wanted.available(folder))
     name = request.experiment.resolved()["dataset"]
     if not missing:

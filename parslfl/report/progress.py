@@ -17,11 +17,13 @@ from parslfl.messages import (
     ClientSettled,
     Event,
     Failure,
+    Incident,
     Outcome,
     RoundPlan,
     RoundReport,
     RoundStarted,
     SitePartial,
+    SiteTimes,
     Update,
 )
 from parslfl.report.text import first_line
@@ -42,6 +44,8 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    sites: tuple[SiteTimes, ...] = ()
+    incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
 
     @classmethod
@@ -59,6 +63,8 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            sites=report.sites,
+            incidents=report.incidents,
             partials=report.partials,
         )
 
