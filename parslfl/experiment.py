@@ -232,11 +232,12 @@ def check(federation: Federation, experiment: Experiment) -> None:
             f"{experiment.resolved()[field]} keeps state of each client at its site, and {homeless[0]} "
             f"has no place for it: --set sites.{homeless[0]}.state=FOLDER (one that outlives its workers)"
         )
-    merging = [site.name for site in federation.sites if site.merge == "site"]
+    merging = [site.name for site in federation.sites if site.merges()]
     if merging and not linear(experiment.strategy):
         found["strategy"] = (
             f"{experiment.resolved()['strategy']} must see every update, and {merging[0]} would send only "
-            f"their sum: --set sites.{merging[0]}.merge=driver, or choose a strategy that averages"
+            f"their sum: let the driver merge (sites.{merging[0]}.merge=driver; an mpi site cannot), or "
+            "choose a strategy that averages"
         )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])

@@ -9,13 +9,15 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 from parslfl.errors import PayloadError
-from parslfl.messages import MergeTask, Outcome, Ref, RoundPlan, Update
+from parslfl.messages import MergeTask, Outcome, RanksTask, Ref, RoundPlan, TrainTask, Update
 from parslfl.partials import Partial, agreed, nothing
 from parslfl.protocols import Strategy, Transport
 from parslfl.sites import Federation
+from parslfl_executors.mpi import Mpi
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,42 @@ def merge_tasks(
     return [
         MergeTask(plan.round, s.name, strategy, own[s.name], start[s.name], places[s.name])
         for s in federation.sites
-        if s.merge == "site" and own[s.name]
+        if s.merges() and own[s.name]
     ]
+
+
+def ranks_tasks(
+    federation: Federation, plan: RoundPlan, strategy: Strategy, todo: Sequence[TrainTask]
+) -> list[RanksTask]:
+    """One for each MPI site with clients in this round; `todo` are all clients' tasks.
+
+    Its clients stop at nine tenths of a deadline, so that what they have done then still comes in time.
+    """
+    early = 0.1 * (plan.deadline or 0.0)
+    found = []
+    for site in federation.sites:
+        own = tuple(
+            replace(task, stop_at=task.stop_at and task.stop_at - early)
+            for task in todo
+            if task.client.site == site.name
+        )
+        if own and isinstance(site.executor, Mpi):
+            job = site.executor
+            found.append(
+                RanksTask(
+                    round=plan.round,
+                    site=site.name,
+                    trains=own,
+                    strategy=strategy,
+                    start=own[0].start,
+                    transport=own[0].transport,
+                    launcher=job.command(),
+                    accelerators=job.devices(),
+                    together=job.split == "batches",
+                    stop_at=todo[0].stop_at,
+                )
+            )
+    return found
 
 
 class Gathering:

@@ -102,6 +102,26 @@ class MergeTask:
 
 
 @dataclass(frozen=True)
+class RanksTask:
+    """Train a site's clients of one round as one MPI job, which sends the sum of their updates.
+
+    `launcher`: the command that starts the ranks. `accelerators`: names of those on each node.
+    `together`: all ranks train each client, instead of each rank its own. The rest is as in `TrainTask`.
+    """
+
+    round: int
+    site: str
+    trains: tuple[TrainTask, ...]
+    strategy: Strategy
+    start: Ref
+    transport: Transport
+    launcher: str
+    accelerators: tuple[str, ...] = ()
+    together: bool = False
+    stop_at: float | None = None
+
+
+@dataclass(frozen=True)
 class InitTask:
     """Make the model of round 0."""
 

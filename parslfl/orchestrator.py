@@ -24,7 +24,7 @@ from parslfl.data.folder import resolve_folder
 from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
-from parslfl.gathering import merge_tasks
+from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
@@ -195,10 +195,12 @@ class _Run:
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
+        jobs = ranks_tasks(self.federation, plan, e.strategy, todo)
         codecs = {a.client: a.codec for a in plan.cohort}
         job = graph.Round(
             plan=plan,
-            train_tasks=todo,
+            train_tasks=[task for task in todo if task.client.site not in {job.site for job in jobs}],
+            ranks_tasks=jobs,
             merge_tasks=merge_tasks(self.federation, plan, e.strategy, refs, self.exchange.places),
             folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
             model_path=self.run.model_path(round + 1),

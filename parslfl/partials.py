@@ -18,7 +18,7 @@ from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.merging import Desk, Folding, Merged, merge, require_sane, weight_of
-from parslfl.messages import Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
+from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
 from parslfl.params import Params, fold
 from parslfl.protocols import Buffer, Transport
 from parslfl.tasks import read_model
@@ -83,6 +83,21 @@ def nothing(site: str, round: int, outcomes: Sequence[Outcome], why: str = "") -
         o if isinstance(o, Failure) else Failure(o.client, o.round, "lost", why) for o in outcomes
     )
     return Partial(site, round, Ref(0, ""), Merged(failures=failures))
+
+
+def reported(answer: object, site: str, round: int, clients: Sequence[Client]) -> tuple[Outcome, ...]:
+    """What a site that trained and merged in one says of each of its `clients`, in their order.
+
+    Raises:
+        PayloadError: it is not the answer to what was asked.
+    """
+    if not isinstance(answer, Partial) or (answer.site, answer.round) != (site, round):
+        raise PayloadError("the worker answered for another task")
+    outcomes: list[Outcome] = [*answer.merged.updates, *answer.merged.failures]
+    told = {outcome.client: outcome for outcome in outcomes if outcome.round == round}
+    if set(told) != set(clients) or len(outcomes) != len(clients):
+        raise PayloadError("its clients are not those that were asked for")
+    return tuple(told[client] for client in clients)
 
 
 def agreed(answer: object, site: str, round: int, outcomes: Sequence[Outcome]) -> Partial:

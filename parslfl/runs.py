@@ -155,4 +155,11 @@ def _roster(content: dict[str, Any], path: Path) -> str:
 
 def _clients(site: dict[str, Any]) -> str:
     """How many a site has, and whether it adds their updates up itself: the order of additions counts."""
-    return f"{site['clients']} at {site['name']}{', merged there' if site.get('merge') == 'site' else ''}"
+    job = site["executor"] if site.get("executor", {}).get("kind") == "mpi" else None
+    merged = ", merged there" if site.get("merge") == "site" and not job else ""
+    return f"{site['clients']} at {site['name']}{_ranks(job) if job else merged}"
+
+
+def _ranks(job: dict[str, Any]) -> str:
+    nodes = (job.get("slurm") or {}).get("nodes_per_block", 1)
+    return f" in {nodes} x {job['ranks_per_node']} ranks that share the {job['split']}"

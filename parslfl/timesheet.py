@@ -41,7 +41,7 @@ class Timesheet:
             updates=done.updates,
             failures=done.failures,
             loss=mean_loss(done.updates),
-            bytes_down=sum(models[a.client.site].size for a in flight.plan.cohort),
+            bytes_down=sent(flight, models),
             bytes_up=done.bytes_up,
             seconds=done.seconds,
             partials=done.partials,
@@ -68,6 +68,12 @@ class Timesheet:
             for incident in survived(site, executor.troubles(), began, tasks, failures)
         ]
         return tuple(sorted(found, key=lambda incident: incident.at))
+
+
+def sent(flight: Flight, models: Mapping[str, Ref]) -> int:
+    """Bytes of models that went out: one a client, or one a site whose ranks share it."""
+    apart = [a.client.site for a in flight.plan.cohort if a.client.site not in flight.shared]
+    return sum(models[site].size for site in (*apart, *flight.shared))
 
 
 def mean_loss(updates: Sequence[Update]) -> float:

@@ -51,9 +51,7 @@ def issue() -> Certificates:
     return Certificates(_pem(authority), driver, worker)
 
 
-def _pair(
-    name: str, usage: ObjectIdentifier, issuer: x509.Name, signer: ec.EllipticCurvePrivateKey
-) -> Pair:
+def _pair(name: str, usage: ObjectIdentifier, issuer: x509.Name, signer: ec.EllipticCurvePrivateKey) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     secret = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     return Pair(_pem(_signed(_name(name), issuer, key.public_key(), signer, (name, usage))), secret)
