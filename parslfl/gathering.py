@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from parslfl.errors import PayloadError
 from parslfl.messages import MergeTask, Outcome, RanksTask, Ref, RoundPlan, TrainTask, Update
@@ -26,21 +26,32 @@ logger = logging.getLogger(__name__)
 GRACE = 60.0
 
 
+class There(Protocol):
+    """An exchange, as this module sees it."""
+
+    def there(self, place: str) -> Transport: ...
+
+
 def merge_tasks(
-    federation: Federation,
-    plan: RoundPlan,
-    strategy: Strategy,
-    start: Mapping[str, Ref],
-    places: Mapping[str, Transport],
+    federation: Federation, plan: RoundPlan, strategy: Strategy, start: Mapping[str, Ref], exchange: There
 ) -> list[MergeTask]:
     """One for each site that merges and has clients in this round, in the order of the sites."""
-    codecs = {a.client: a.codec for a in plan.cohort}
-    own = {s.name: {c: k for c, k in codecs.items() if c.site == s.name} for s in federation.sites}
-    return [
-        MergeTask(plan.round, s.name, strategy, own[s.name], start[s.name], places[s.name])
-        for s in federation.sites
-        if s.merges() and own[s.name]
-    ]
+    found = []
+    for site in federation.sites:
+        own = [a for a in plan.cohort if a.client.site == site.name]
+        if own and site.merges():
+            found.append(
+                MergeTask(
+                    round=plan.round,
+                    site=site.name,
+                    strategy=strategy,
+                    codecs={a.client: a.codec for a in own},
+                    works={a.client: a.work for a in own},
+                    start=start[site.name],
+                    transport=exchange.there(site.name),
+                )
+            )
+    return found
 
 
 def ranks_tasks(

@@ -28,7 +28,7 @@ from parsl.dataflow.errors import PropagatedException
 from parsl.dataflow.futures import AppFuture
 
 from parslfl import merging, mpi_job, partials, tasks
-from parslfl.errors import PayloadError
+from parslfl.errors import ParslflError, PayloadError, RunError
 from parslfl.gathering import Gathering
 from parslfl.merging import Folding, discard
 from parslfl.messages import (
@@ -206,13 +206,26 @@ class Flight:
     tasks: Mapping[int, Client]
     began: float
     gatherings: tuple[Gathering, ...] = ()
-    shared: frozenset[str] = frozenset()
 
     def cancel(self) -> None:
         """Stop every clock: the run is ending, or the round is over."""
         self.closing.cancel()
         for gathering in self.gatherings:
             gathering.cancel()
+
+    def result(self) -> merging.Finished:
+        """Wait for the round's end.
+
+        Raises:
+            QuorumError: too few updates.
+            RunError: merging failed: a strategy's mistake, or a full disk.
+        """
+        try:
+            return self.finished.result()
+        except ParslflError:
+            raise
+        except Exception as error:
+            raise RunError(f"round {self.plan.round + 1} could not be merged: {lost(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -260,7 +273,7 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         *(chains[lane] for lane in sorted(chains)),
     )
     tids = {future.tid: client for client, future in futures.items()}
-    return Flight(job.plan, finished, closing, tids, began, gatherings, frozenset(jobs))
+    return Flight(job.plan, finished, closing, tids, began, gatherings)
 
 
 def _gathering(

@@ -3,6 +3,7 @@
     run.yaml        federation and experiment as resolved, versions of what computes
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
+    signals.jsonl   one line a planned round: how each site stood
     models/         the last global models, and the strategy's state; clients/ has the clients' own
     updates/        updates on their way to the driver, and spare/ files for the next ones
     parsl/          Parsl's own logs
@@ -34,7 +35,7 @@ from parslfl.messages import RoundReport
 from parslfl.params import Params
 from parslfl.records import Entry, Finished, Scored
 
-_LINES = ("journal.jsonl", "metrics.jsonl")
+_LINES = ("journal.jsonl", "metrics.jsonl", "signals.jsonl")
 
 
 @dataclass(frozen=True)

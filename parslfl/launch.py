@@ -21,6 +21,7 @@ from parsl.executors import ThreadPoolExecutor
 
 from parslfl.errors import RunError
 from parslfl_executors.fields import Unusable
+from parslfl_executors.signals import SiteSignals
 
 if TYPE_CHECKING:
     from parslfl_executors.htex import Pool
@@ -93,6 +94,13 @@ def waiting(running: DataFlowKernel, place: str) -> str:
 def ledgers(running: DataFlowKernel, places: Sequence[Place]) -> dict[str, Pool]:
     """Each place's executor, which tells where its blocks' time went and what went wrong."""
     return {place.name: cast("Pool", running.executors[place.name]) for place in places}
+
+
+def signals(running: DataFlowKernel, place: str) -> SiteSignals | None:
+    """How `place` stands now, where its provider can tell."""
+    from parslfl_executors.pool import signals
+
+    return signals(running.executors[place])
 
 
 def _built(place: Place, logs: Path) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parslfl.learning import LocalWork
+from parslfl.learning import LocalWork, Personal
 from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, Transport
 
 
@@ -57,7 +57,9 @@ class TrainTask:
     `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
     `store`: folder at the site where clients keep state between rounds ("": nobody needs one).
     `accepted`: the last round in which this client's update was folded, -1 for none: only the
-    state of that round counts.
+    state of that round counts. `error_feedback`: what the codec leaves out is kept in the store.
+    `strategy`: given where clients have a part of it to do (see `protocols.ClientSide`); `shared`: where
+    the state is that its server sends them.
     """
 
     round: int
@@ -72,6 +74,9 @@ class TrainTask:
     stop_at: float | None = None
     store: str = ""
     accepted: int = -1
+    error_feedback: bool = False
+    strategy: Strategy | None = None
+    shared: Ref | None = None
 
     @property
     def closed(self) -> str:
@@ -84,9 +89,14 @@ def update_name(round: int, client: Client) -> str:
     return f"updates/round-{round:04d}-client-{client.index:05d}"
 
 
-def partial_name(round: int, site: str) -> str:
-    """The only name under which `site` may put the sum of its updates of `round` into a transport."""
-    return f"updates/round-{round:04d}-site-{site}"
+#: Name of the model of round 0 on its way from the worker that makes it.
+INITIAL = "updates/initial"
+
+
+def partial_name(round: int, site: str, scale: int = 0) -> str:
+    """The only name under which `site` may put the sum of its updates of `round` into a transport, for the
+    strategy's scale number `scale`."""
+    return f"updates/round-{round:04d}-site-{site}-{scale}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,7 @@ class MergeTask:
     site: str
     strategy: Strategy
     codecs: Mapping[Client, Codec]
+    works: Mapping[Client, LocalWork]
     start: Ref
     transport: Transport
 
@@ -161,8 +172,10 @@ class Spent:
 class Update:
     """A client's answer: where its encoded delta is, and what it took to make it.
 
-    `raw_bytes` is the delta's size before encoding; `ref.size` after. `notes`: what its reader
+    `raw_bytes` is the delta's size before encoding; `ref.size` after; `bytes_down` that of the model
+    it started from. `notes`: what its reader
     should know about this update, such as state that was expected at the site and not found.
+    `start_loss`, `variance` (see `learning.Evidence`) and `personal`: None unless the strategy asks.
     """
 
     client: Client
@@ -176,6 +189,10 @@ class Update:
     raw_bytes: int
     spent: Spent = Spent()
     notes: tuple[str, ...] = ()
+    bytes_down: int = 0
+    start_loss: float | None = None
+    variance: float | None = None
+    personal: Personal | None = None
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.
@@ -185,13 +202,15 @@ FailureKind = Literal["error", "lost", "late", "refused"]
 
 @dataclass(frozen=True)
 class Failure:
-    """A client that gave the round nothing, and why. `detail` may hold a traceback."""
+    """A client that gave the round nothing, and why. `detail` may hold a traceback; `bytes_up` came
+    with an update that was refused."""
 
     client: Client
     round: int
     kind: FailureKind
     reason: str
     detail: str = ""
+    bytes_up: int = 0
 
 
 Outcome = Update | Failure
@@ -224,7 +243,8 @@ class RoundPlan:
 @dataclass(frozen=True)
 class SitePartial:
     """The one sum that `site` sent for `updates` of its clients: `bytes_up` that came to the driver in place
-    of the `bytes_there` of those updates; `seconds` that adding them up took there.
+    of the `bytes_there` of those updates; `seconds` that adding them up took there. `in_result`: how many of
+    `bytes_up` rode in the task's result.
     """
 
     site: str
@@ -232,6 +252,7 @@ class SitePartial:
     bytes_up: int
     bytes_there: int
     seconds: float
+    in_result: int = 0
 
 
 @dataclass(frozen=True)
@@ -239,7 +260,7 @@ class SiteTimes:
     """Where a site's time went, in seconds, from the end of the round before to the end of this one.
 
     Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
-    there until its first worker is ready; `ready`, with workers; `idle`, the part of that in which
+    there until its first workers report; `ready`, with workers; `idle`, the part of that in which
     they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
     and to write the update; `training`. `blocks`: how many started.
     """
@@ -274,9 +295,10 @@ class RoundReport:
 
     `model` is the checksum of the new global model. Bytes are those that crossed a process
     border: `bytes_down` models sent, `bytes_up` updates received, or `partials` where a site adds its
-    updates up itself. `seconds` from planning to the new model. `accuracy` and `test_loss` are None in
-    rounds that are not evaluated; where an evaluation was due and failed, `evaluation_error` says why.
-    `sites`: where each site's time went; `incidents`: what was survived.
+    updates up itself; over gRPC since the round before, each counted as it crosses, what was sent again
+    too. `seconds` from planning to the new model. `accuracy` and `test_loss` are None in rounds that are
+    not evaluated; where an evaluation was due and failed, `evaluation_error` says why. `sites`: where each
+    site's time went; `incidents`: what was survived.
     """
 
     round: int

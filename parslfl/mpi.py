@@ -29,7 +29,7 @@ from parslfl.codecs import wire
 from parslfl.merging import Desk, Folding, Merged, merge
 from parslfl.messages import RanksTask, Ref
 from parslfl.params import Array
-from parslfl.partials import Partial, stored
+from parslfl.partials import Partial, stored, width
 from parslfl.protocols import Buffer, Transport
 from parslfl.tasks import reason, train
 
@@ -37,6 +37,8 @@ from parslfl.tasks import reason, train
 LENGTH = struct.Struct("<Q")
 #: What stands before the answer on stdout, where a launcher may say something too.
 ANSWER = b"parslfl answers: "
+#: Seconds that a launcher gets to pass a rank's last words on: it drops them once the job is aborted.
+_HEARD = 0.5
 #: How a line on stderr begins that says why a rank gave up.
 SAYS = "parslfl rank"
 
@@ -54,7 +56,9 @@ class Aboard:
         return Ref(len(data), checksum, data=data)
 
     def get(self, ref: Ref) -> memoryview:
-        return self.model if ref == self.start else memoryview(ref.data)
+        if ref == self.start:
+            return self.model
+        return self.site.get(ref) if ref.path else memoryview(ref.data)
 
     def drop(self, ref: Ref) -> None:
         """Nothing is stored, so there is nothing to forget."""
@@ -72,19 +76,21 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
     started = time.monotonic()
     aboard = Aboard(task.transport, task.start, _broadcast(comm, task))
     like, _ = wire.unpack(aboard.model, task.start.checksum)
-    codecs = {train.client: train.codec for train in task.trains}
+    codecs = {given.client: given.codec for given in task.trains}
+    works = {given.client: given.work for given in task.trains}
     desk = Desk(like=like)
-    folding = Folding(task.strategy, codecs, {task.site: aboard}, desk, started)
-    desk.clear(0)
-    note = Merged()
+    folding = Folding(task.strategy, codecs, {task.site: aboard}, desk, started, works, len(works))
+    note = merge(folding, 0, None)
     for mine in task.trains[comm.rank :: comm.size]:
         note = merge(folding, 0, note, train(replace(mine, transport=aboard)))
-    for array in desk.lanes[0].values():
+    wanted = max(comm.allgather(width(note, task.strategy)))  # a rank may have nothing to add
+    sums = [desk.sums(0, scale) for scale in range(wanted)]
+    for array in (array for one in sums for array in one.values()):
         _reduce(comm, array)
     notes = comm.gather(note)
     if notes is None:
         return None
-    partial = stored(task.site, task.round, _joined(notes), desk.lanes[0], task.transport)
+    partial = stored(task.site, task.round, _joined(notes), sums, task.transport)
     return replace(partial, seconds=time.monotonic() - started)
 
 
@@ -116,10 +122,13 @@ def _reduce(comm: Any, array: Array) -> None:
 
 def _joined(notes: Sequence[Merged]) -> Merged:
     """What all ranks merged, in cohort order."""
+    pairs = [pair for note in notes for pair in zip(note.updates, note.evidence, strict=True)]
+    pairs.sort(key=lambda pair: pair[0].client)
     return Merged(
         weight=sum(note.weight for note in notes),
-        updates=tuple(sorted((u for note in notes for u in note.updates), key=lambda u: u.client)),
+        updates=tuple(update for update, _ in pairs),
         failures=tuple(sorted((f for note in notes for f in note.failures), key=lambda f: f.client)),
+        evidence=tuple(evidence for _, evidence in pairs),
     )
 
 
@@ -136,6 +145,7 @@ def main() -> None:
             partial = work(comm, task)
         except BaseException as error:
             print(f"{SAYS} {comm.rank}: {reason(error)}", file=sys.stderr, flush=True)  # noqa: T201
+            time.sleep(_HEARD)
             comm.Abort(1)
             raise
         if partial is not None:

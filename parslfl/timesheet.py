@@ -14,7 +14,7 @@ from typing import Protocol
 
 from parslfl.graph import Flight
 from parslfl.merging import Finished
-from parslfl.messages import Client, Failure, Incident, Ref, RoundReport, SiteTimes, Update
+from parslfl.messages import Client, Failure, Incident, RoundReport, SiteTimes, Update
 from parslfl_executors.ledger import Account, Event, Ledger
 
 
@@ -33,16 +33,16 @@ class Timesheet:
         self.executors = executors
         self._before = dict.fromkeys(executors, Account())
 
-    def report(self, flight: Flight, done: Finished, models: Mapping[str, Ref]) -> RoundReport:
-        """The report of the round `flight`, which ended as `done`; `models`: what each site was sent."""
+    def report(self, flight: Flight, done: Finished, crossed: tuple[int, int]) -> RoundReport:
+        """The report of the round `flight`, which ended as `done`; `crossed`: bytes that went (down, up)."""
         return RoundReport(
             round=flight.plan.round,
             model=done.model,
             updates=done.updates,
             failures=done.failures,
             loss=mean_loss(done.updates),
-            bytes_down=sent(flight, models),
-            bytes_up=done.bytes_up,
+            bytes_down=crossed[0],
+            bytes_up=crossed[1],
             seconds=done.seconds,
             partials=done.partials,
             sites=self.times(done.updates),
@@ -68,12 +68,6 @@ class Timesheet:
             for incident in survived(site, executor.troubles(), began, tasks, failures)
         ]
         return tuple(sorted(found, key=lambda incident: incident.at))
-
-
-def sent(flight: Flight, models: Mapping[str, Ref]) -> int:
-    """Bytes of models that went out: one a client, or one a site whose ranks share it."""
-    apart = [a.client.site for a in flight.plan.cohort if a.client.site not in flight.shared]
-    return sum(models[site].size for site in (*apart, *flight.shared))
 
 
 def mean_loss(updates: Sequence[Update]) -> float:

@@ -9,13 +9,15 @@ import pytest
 
 from parslfl import gathering
 from parslfl.gathering import Gathering
+from parslfl.learning import Evidence, LocalWork
 from parslfl.merging import Merged
 from parslfl.messages import Client, Failure, Outcome, Ref, Update
 from parslfl.partials import Partial
 
 CLIENTS = [Client(i, "far") for i in range(2)]
 UPDATES = [Update(c, 4, Ref(1, ""), 1, 1, 1, 2.0, 1.0, 12) for c in CLIENTS]
-SUM = Partial("far", 4, Ref(9, "", "sum"), Merged(2.0, tuple(UPDATES)))
+SEEN = tuple(Evidence(1, 1, LocalWork(), 1.0) for _ in UPDATES)
+SUM = Partial("far", 4, (Ref(9, "", "sum"),), Merged(2.0, tuple(UPDATES), (), SEEN))
 
 
 class Site:
@@ -61,7 +63,7 @@ def test_a_site_is_asked_once_all_have_settled_in_cohort_order() -> None:
     site.settled[0].set_result(UPDATES[0])
     assert site.asked == [UPDATES]
     site.answer.set_result(SUM)
-    assert site.landed().ref == SUM.ref
+    assert site.landed().refs == SUM.refs
     assert site.done == UPDATES
 
 
@@ -102,7 +104,7 @@ def test_with_a_deadline_a_sum_is_waited_for_only_so_long(monkeypatch: pytest.Mo
     site.settle(*UPDATES)
     assert "did not come within 0.05 s" in site.landed().merged.failures[0].reason
     site.answer.set_result(SUM)
-    assert [partial.ref for partial in site.surplus] == [SUM.ref]
+    assert [partial.refs for partial in site.surplus] == [SUM.refs]
 
 
 def test_a_listener_that_fails_keeps_no_round_open(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,5 +112,5 @@ def test_a_listener_that_fails_keeps_no_round_open(caplog: pytest.LogCaptureFixt
     site.gathering._done = lambda _: 1 / 0  # type: ignore[func-returns-value]
     site.settle(*UPDATES)
     site.answer.set_result(SUM)
-    assert site.landed().ref == SUM.ref
+    assert site.landed().refs == SUM.refs
     assert "the round goes on" in caplog.text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
-from parslfl.learning import LocalWork
+from parslfl.learning import Evidence, LocalWork
 from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
 from parslfl.messages import (
     Assignment,
@@ -21,19 +21,20 @@ from parslfl.messages import (
     Failure,
     MergeTask,
     Outcome,
-    Ref,
     RoundPlan,
     Update,
     update_name,
 )
 from parslfl.params import Params
 from parslfl.partials import Partial, agreed, fold_partial, merge_site, nothing
+from parslfl.protocols import Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
 MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
 CLIENTS = [Client(i, "far") for i in range(4)]
+HERE = Client(9, "here")
 
 
 @pytest.fixture
@@ -47,14 +48,17 @@ def update(transport: File, client: Client, *delta: float, samples: int = 1) -> 
     return Update(client, 4, ref, samples, 1, 1, 2.0, 1.0, 12)
 
 
-def task(transport: File) -> MergeTask:
+def task(transport: File, strategy: Strategy = FedAvg()) -> MergeTask:  # noqa: B008  frozen
     packed = wire.pack(MODEL)
     start = transport.put("models/4", packed.buffers, packed.checksum)
-    return MergeTask(4, "far", FedAvg(), dict.fromkeys(CLIENTS, Raw()), start, transport)
+    codecs, works = dict.fromkeys(CLIENTS, Raw()), dict.fromkeys(CLIENTS, LocalWork())
+    return MergeTask(4, "far", strategy, codecs, works, start, transport)
 
 
-def folding(transport: File) -> Folding:
-    return Folding(FedAvg(), {}, {"far": transport, "here": Inline()}, Desk(like=MODEL), 0.0)
+def folding(transport: File, strategy: Strategy = FedAvg()) -> Folding:  # noqa: B008  frozen
+    works = dict.fromkeys([*CLIENTS, HERE], LocalWork())
+    places = {"far": transport, "here": Inline()}
+    return Folding(strategy, {HERE: Raw()}, places, Desk(like=MODEL), 0.0, works, 5)
 
 
 def finished(job: Folding, tmp_path: Path, *notes: Merged) -> tuple[Finished, Params]:
@@ -68,7 +72,7 @@ def test_the_sum_of_a_site_is_weighted_by_samples(far: File, tmp_path: Path) -> 
     """(3 * [1, 0, 0] + 1 * [0, 4, -4]) / 4 is added to [1, 2, 3]."""
     outcomes = [update(far, CLIENTS[0], 1, 0, 0, samples=3), update(far, CLIENTS[1], 0, 4, -4)]
     partial = merge_site(task(far), *outcomes)
-    arrays, _ = wire.unpack(far.get(partial.ref), partial.ref.checksum)
+    arrays, _ = wire.unpack(far.get(partial.refs[0]), partial.refs[0].checksum)
     assert arrays["w"].tolist() == [3.0, 4.0, -4.0]
     assert partial.merged.weight == 4
     job = folding(far)
@@ -78,29 +82,29 @@ def test_the_sum_of_a_site_is_weighted_by_samples(far: File, tmp_path: Path) -> 
     assert [u.client.index for u in done.updates] == [0, 1]
     (record,) = done.partials
     assert (record.site, record.updates) == ("far", 2)
-    assert done.bytes_up == record.bytes_up == partial.ref.size
+    assert record.bytes_up == partial.refs[0].size
+    assert record.in_result == 0
     assert record.bytes_there == sum(outcome.ref.size for outcome in outcomes)
-    assert not far.has(partial.ref.path)
+    assert not far.has(partial.refs[0].path)
 
 
 def test_a_site_s_sum_comes_after_the_updates_of_others(far: File, tmp_path: Path) -> None:
     packed = wire.pack({"w": np.array([2, 2, 2], np.float32)})
     ref = Inline().put("", packed.buffers, packed.checksum)
-    here = Client(9, "here")
-    job = replace(folding(far), codecs={here: Raw()})
-    note = merge(job, 0, None, Update(here, 4, ref, 2, 1, 1, 2.0, 1.0, 12))
+    job = folding(far)
+    note = merge(job, 0, None, Update(HERE, 4, ref, 2, 1, 1, 2.0, 1.0, 12))
     outcomes = [update(far, CLIENTS[0], 6, 6, 6, samples=2)]
     note = fold_partial(job, 0, note, agreed(merge_site(task(far), *outcomes), "far", 4, outcomes))
     done, new = finished(job, tmp_path, note)
     assert new["w"].tolist() == [5.0, 6.0, 7.0]
-    assert done.bytes_up == ref.size + done.partials[0].bytes_up
+    assert [u.client for u in done.updates] == [CLIENTS[0], HERE]
 
 
 def test_a_merge_that_is_tried_again_finds_its_updates_and_gives_the_same_bits(far: File) -> None:
     rng = np.random.default_rng(0)
     outcomes = [update(far, c, *rng.normal(size=3), samples=int(rng.integers(1, 900))) for c in CLIENTS]
     job = task(far)
-    assert merge_site(job, *outcomes).ref == merge_site(job, *outcomes).ref
+    assert merge_site(job, *outcomes).refs == merge_site(job, *outcomes).refs
 
 
 def test_a_bad_update_is_refused_at_the_site_and_disturbs_nothing(far: File, tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_a_bad_update_is_refused_at_the_site_and_disturbs_nothing(far: File, tmp
 def test_a_site_whose_clients_all_failed_sends_no_sum(far: File) -> None:
     outcomes = [update(far, CLIENTS[0], np.inf, 0, 0)]
     partial = merge_site(task(far), *outcomes)
-    assert partial.ref == Ref(0, "")
+    assert partial.refs == ()
     note = fold_partial(folding(far), 0, None, agreed(partial, "far", 4, outcomes))
     assert [f.kind for f in note.failures] == ["refused"]
     assert note.partials == ()
@@ -141,7 +145,7 @@ def test_a_bad_sum_is_refused_whole(far: File, arrays: Params, why: str) -> None
     outcomes = [update(far, CLIENTS[0], 1, 1, 1), update(far, CLIENTS[1], 1, 1, 1)]
     partial = merge_site(task(far), *outcomes)
     packed = wire.pack(arrays)
-    bad = replace(partial, ref=far.put(partial.ref.path, packed.buffers, packed.checksum))
+    bad = replace(partial, refs=(far.put(partial.refs[0].path, packed.buffers, packed.checksum),))
     job = folding(far)
     note = fold_partial(job, 0, None, agreed(bad, "far", 4, outcomes))
     assert [(f.client.index, f.kind) for f in note.failures] == [(0, "refused"), (1, "refused")]
@@ -153,10 +157,10 @@ def test_a_bad_sum_is_refused_whole(far: File, arrays: Params, why: str) -> None
 def test_a_damaged_sum_and_one_at_another_place_are_refused(far: File) -> None:
     outcomes = [update(far, CLIENTS[0], 1, 1, 1)]
     partial = agreed(merge_site(task(far), *outcomes), "far", 4, outcomes)
-    other = replace(partial, ref=replace(partial.ref, path="models/4"))
+    other = replace(partial, refs=(replace(partial.refs[0], path="models/4"),))
     assert "not its place" in fold_partial(folding(far), 0, None, other).failures[0].reason
     assert far.has("models/4")
-    torn = replace(partial, ref=replace(partial.ref, checksum="0" * 16))
+    torn = replace(partial, refs=(replace(partial.refs[0], checksum="0" * 16),))
     assert "damaged on the way" in fold_partial(folding(far), 0, None, torn).failures[0].reason
 
 
@@ -175,13 +179,15 @@ def test_an_answer_to_another_question_is_refused(far: File, wrong: str) -> None
     outcomes = [update(far, CLIENTS[0], 1, 1, 1), update(far, CLIENTS[1], 1, 1, 1)]
     partial = merge_site(task(far), *outcomes)
     first = partial.merged.updates[0]
+    seen = partial.merged.evidence[:1]
+    strange = replace(first, client=Client(8, "far"))
     answers: dict[str, object] = {
         "text": "yes",
         "other round": replace(partial, round=3),
         "other site": replace(partial, site="here"),
-        "missing": replace(partial, merged=Merged(1.0, (first,))),
-        "strange": replace(partial, merged=Merged(2.0, (first, replace(first, client=Client(8, "far"))))),
-        "twice": replace(partial, merged=Merged(2.0, (first, first))),
+        "missing": replace(partial, merged=Merged(1.0, (first,), (), seen)),
+        "strange": replace(partial, merged=Merged(2.0, (first, strange), (), 2 * seen)),
+        "twice": replace(partial, merged=Merged(2.0, (first, first), (), 2 * seen)),
     }
     with pytest.raises(PayloadError):
         agreed(answers[wrong], "far", 4, outcomes)
@@ -192,3 +198,34 @@ def test_a_sum_that_is_not_there_costs_every_update_of_the_site(far: File) -> No
     partial = nothing("far", 4, [update(far, CLIENTS[0], 1, 1, 1), died], "its block is gone")
     assert isinstance(partial, Partial)
     assert partial.merged.failures == (Failure(CLIENTS[0], 4, "lost", "its block is gone"), died)
+
+
+@dataclass(frozen=True)
+class Halving(FedAvg):
+    """Wants the mean of the updates as they are, and of their halves."""
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        return (1.0, 0.5)
+
+
+def test_a_strategy_of_two_scales_gets_two_sums(far: File) -> None:
+    """3 * [1, 0, 0] + 1 * [0, 4, -4], and the half of it; the norms are 1 and sqrt(32)."""
+    outcomes = [update(far, CLIENTS[0], 1, 0, 0, samples=3), update(far, CLIENTS[1], 0, 4, -4)]
+    partial = agreed(merge_site(task(far, Halving()), *outcomes), "far", 4, outcomes)
+    job = folding(far, Halving())
+    note = fold_partial(job, 0, None, partial)
+    assert job.desk.sums(0, 0)["w"].tolist() == [3, 4, -4]
+    assert job.desk.sums(0, 1)["w"].tolist() == [1.5, 2, -2]
+    assert [one.norm for one in note.evidence] == pytest.approx([1, 32**0.5])
+    job = folding(far, Halving())
+    one_of_two = replace(merge_site(task(far), *outcomes), merged=partial.merged)
+    assert "brings 1 arrays of sums, not 2" in fold_partial(job, 0, None, one_of_two).failures[0].reason
+
+
+@pytest.mark.parametrize("norm", [float("nan"), -1.0, 1e16])
+def test_a_site_that_claims_impossible_norms_is_refused(far: File, norm: float) -> None:
+    outcomes = [update(far, CLIENTS[0], 1, 1, 1)]
+    partial = agreed(merge_site(task(far), *outcomes), "far", 4, outcomes)
+    evidence = (replace(partial.merged.evidence[0], norm=norm),)
+    bad = replace(partial, merged=replace(partial.merged, evidence=evidence))
+    assert "claims an update of the norm" in fold_partial(folding(far), 0, None, bad).failures[0].reason

@@ -58,6 +58,7 @@ class SlurmBlocks(SlurmProvider):
         self._full_until = 0.0
         self._refused: set[str] = set()
         self._unanswered: list[tuple[float, str]] = []
+        self._flags = ""
         super().__init__(**settings)
         self._accounting = self._cmd.startswith("sacct")
         # a requeued block would come back as one more than Parsl knows of
@@ -80,7 +81,8 @@ class SlurmBlocks(SlurmProvider):
         self._most = count
 
     def execute_wait(self, cmd: str, timeout: float | None = None) -> tuple[int, str, str]:
-        answer = slurm_queue.ask(cmd, timeout or self.cmd_timeout)
+        flagged = cmd.replace("sbatch ", f"sbatch {self._flags}", 1) if cmd.startswith("sbatch ") else cmd
+        answer = slurm_queue.ask(flagged, timeout or self.cmd_timeout)
         return answer.code, answer.out, answer.err
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "parsl.slurm") -> str:
@@ -91,6 +93,18 @@ class SlurmBlocks(SlurmProvider):
             raise RefusedError(f"sbatch: {said}") from None
         self._submitted[job] = time.monotonic()
         return job
+
+    def trial(self, command: str, job_name: str) -> tuple[bool, str]:
+        """Whether sbatch would take the job that `submit` makes, and what it says; none is submitted."""
+        self._flags = "--test-only "
+        try:
+            super().submit(command, 1, job_name.replace("parsl.", "parslfl.", 1))
+        except SubmitException as error:  # always: there is no job to tell the number of
+            said = " ".join((error.stderr or error.stdout or f"exit code {error.retcode}").split())
+            return error.retcode == 0, said
+        finally:
+            self._flags = ""
+        return True, ""
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         done = not job_ids or slurm_queue.cancel(
@@ -134,8 +148,9 @@ class SlurmBlocks(SlurmProvider):
             blocks=tuple(job.block() for job in found.values() if job.alive),
             workers=workers,
             free_workers=free,
-            idle_nodes=sum(n.count for n in nodes if n.state == "idle"),
-            idle_cores=sum(n.idle_cores for n in nodes),
+            idle_nodes=sum(n.count for n in nodes if n.state == "idle") if nodes else None,
+            idle_cores=sum(n.idle_cores for n in nodes) if nodes else None,
+            nodes=sum(n.count for n in nodes if n.serving) if nodes else None,
         )
 
     def sweep(self) -> None:

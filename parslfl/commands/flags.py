@@ -77,7 +77,19 @@ FLAGS = (
         "how updates become the next model",
         ("parslfl.strategies.names", "STRATEGIES"),
     ),
-    _of("codec", LEARN, "SPEC", "how updates are written", ("parslfl.codecs.names", "CODECS")),
+    _of(
+        "codec",
+        LEARN,
+        "SPEC",
+        "how updates are written; + joins several, as in topk:ratio=0.05+quantize:bits=4+zstd",
+        ("parslfl.codecs.names", "CODECS"),
+    ),
+    _of(
+        "error-feedback",
+        LEARN,
+        "true|false",
+        "add to a client's next update what the codec left out; without it: with topk and randomk",
+    ),
     _of("rounds", LEARN, "N", "rounds in all"),
     _of("epochs", LEARN, "N", "passes of a client over its own examples in a round"),
     _of("batch-size", LEARN, "N", "examples in one step"),
@@ -123,6 +135,18 @@ RESUME_FLAGS = (
     *(flag for flag in FLAGS if flag.group == CLOSE),
     _DATA_DIR,
     *(flag for flag in FLAGS if flag.name in {"--plain", "--quiet", "--debug"}),
+)
+
+#: Flags of `parslfl doctor`.
+DOCTOR_FLAGS = (
+    *(
+        flag
+        for flag in FLAGS
+        if flag.name not in {"--run-dir", "--resume", "--dry-run", "--plain", "--quiet"}
+    ),
+    Flag("--run-dir", RUN, "where a run's directory would be made (default: runs/)", "DIR"),
+    Flag("--probe", RUN, "also start a short job at each site", action="store_true"),
+    Flag("--wait", RUN, "how long a probe may wait in a queue: seconds, 90s, 5m (default: 10m)", "TIME"),
 )
 
 #: Experiment fields that flags set.

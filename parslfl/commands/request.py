@@ -44,8 +44,8 @@ class Request:
     note: str = ""
 
 
-def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
-    """What the flags ask for, over a workflow's `defaults`.
+def asked(args: Namespace, defaults: Mapping[str, object], *, fitting: bool = True) -> Request:
+    """What the flags ask for, over a workflow's `defaults`; not `fitting`: the two need not fit.
 
     Raises:
         ConfigError: with every problem of the files, the flags and their fit.
@@ -58,7 +58,7 @@ def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
     federation = _tried(problems, lambda: _sized(load_federation(site, places), clients))
     experiment = _tried(problems, lambda: experiment_of(args, defaults, fields))
     if federation is not None and experiment is not None and not problems:
-        _tried(problems, lambda: check(federation, experiment))
+        _tried(problems, lambda: check(federation, experiment) if fitting else None)
         if not problems:
             auto = args.dataset == AUTO and "dataset" not in fields
             return _found(Request(federation, experiment)) if auto else Request(federation, experiment)
