@@ -313,21 +313,3 @@ def test_a_grpc_transport_needs_encrypted_tasks() -> None:
         load_federation("local", plain)
     (site,) = load_federation("local", {"sites.local.transport": "{kind: grpc, port: 5000}"}).sites
     assert site.transport == Grpc(port=5000)
-
-
-def test_clients_state_lies_in_the_file_transports_place_unless_the_site_names_one(tmp_path: Path) -> None:
-    site = Site(name="here", clients=1, executor=Local())
-    run, shared = tmp_path / "run", Site(**{**dict(site), "transport": File(path="/scratch")})
-    assert state_folder(site, run) == str(run / "clients")
-    assert re.fullmatch(r"/scratch/parslfl-[0-9a-f]{16}-clients", state_folder(shared, run) or "")
-    assert state_folder(shared, run) == state_folder(shared, run)
-    assert state_folder(shared, run) != state_folder(shared, tmp_path / "other")
-    named = Site(**{**dict(site), "transport": Inline(), "state": "/keep"})
-    assert (state_folder(named, run) or "").startswith("/keep/parslfl-")
-    assert state_folder(Site(**{**dict(site), "transport": Inline()}), run) is None
-
-
-def test_a_state_folder_is_named_from_the_root(folder: Path) -> None:
-    text = "sites: [{name: a, clients: 1, executor: {kind: local}, state: keep}]\n"
-    (said,) = refused(folder, text)
-    assert "sites[0].state: expected a path from / on" in said
