@@ -33,12 +33,13 @@ from parslfl.data.names import DATASETS, PARTITIONS
 from parslfl.data.partition import Classes
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
+from parslfl.fitting import misfits
 from parslfl.learning import LocalWork
 from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import ClientSide, Codec, Dataset, Model, NeedsAll, Partition, Strategy, keeps
+from parslfl.protocols import ClientSide, Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -255,13 +256,7 @@ def check(federation: Federation, experiment: Experiment) -> None:
             f"{type(experiment.model).__name__}.train takes no `guide`, which "
             f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
         )
-    merging = [site.name for site in federation.sites if site.merges()]
-    if merging and isinstance(experiment.strategy, NeedsAll):
-        found["strategy"] = (
-            f"{experiment.resolved()['strategy']} must see every update, and {merging[0]} would send only "
-            f"their sum: let the driver merge (sites.{merging[0]}.merge=driver; an mpi site cannot), or "
-            "choose a strategy that averages"
-        )
+    found |= misfits(federation, experiment, experiment.keepers())
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
 

@@ -2,10 +2,10 @@
 
     mpiexec -n 4 python -m parslfl.mpi    (started by `mpi_job`, which sends the task to rank 0's stdin)
 
-Rank r of n trains the clients r, r + n, r + 2n, ... of the site's cohort and folds them in that order; every
-client goes through the same code as on any other site, only that its update stays in memory. The sums are
-added by MPI_Reduce, in place, whose order of additions MPI wants fixed for a fixed number of ranks: the same
-ranks give the same bits, whichever is done first.
+Rank r of n trains the clients r, r + n, r + 2n, ... of the site's cohort and folds them in that order, or all
+ranks train each client together (`mpi_team`). Every client goes through the same code as on any other site,
+only that its update stays in memory. The sums are added by MPI_Reduce, in place, whose order of additions MPI
+wants fixed for a fixed number of ranks: the same ranks give the same bits, whichever is done first.
 
 Does not know: who started the job, or how.
 """
@@ -27,11 +27,13 @@ import numpy as np
 
 from parslfl.codecs import wire
 from parslfl.merging import Desk, Folding, Merged, merge
-from parslfl.messages import RanksTask, Ref
+from parslfl.messages import Outcome, RanksTask, Ref
+from parslfl.models.torch_model import TorchModel
+from parslfl.mpi_team import Together, require_same
 from parslfl.params import Array
 from parslfl.partials import Partial, stored, width
 from parslfl.protocols import Buffer, Transport
-from parslfl.tasks import reason, train
+from parslfl.tasks import reason, stopper, train
 
 #: What stands before the task on stdin: its length in bytes.
 LENGTH = struct.Struct("<Q")
@@ -45,11 +47,15 @@ SAYS = "parslfl rank"
 
 @dataclass(frozen=True, eq=False)
 class Aboard:
-    """The site's transport for one job: the model as it was broadcast, updates that stay in memory."""
+    """The site's transport for one job: the model as it was broadcast, updates that stay in memory.
+
+    `deaf`: it does not hear that the round was closed, which ranks would not hear at once.
+    """
 
     site: Transport
     start: Ref
     model: memoryview
+    deaf: bool = False
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
         data = b"".join(buffers)
@@ -64,7 +70,7 @@ class Aboard:
         """Nothing is stored, so there is nothing to forget."""
 
     def has(self, name: str) -> bool:
-        return self.site.has(name)
+        return not self.deaf and self.site.has(name)
 
 
 def work(comm: Any, task: RanksTask) -> Partial | None:
@@ -81,8 +87,8 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
     desk = Desk(like=like)
     folding = Folding(task.strategy, codecs, {task.site: aboard}, desk, started, works, len(works))
     note = merge(folding, 0, None)
-    for mine in task.trains[comm.rank :: comm.size]:
-        note = merge(folding, 0, note, train(replace(mine, transport=aboard)))
+    for outcome in _together(comm, task, aboard) if task.together else _apart(comm, task, aboard):
+        note = merge(folding, 0, note, outcome)
     wanted = max(comm.allgather(width(note, task.strategy)))  # a rank may have nothing to add
     sums = [desk.sums(0, scale) for scale in range(wanted)]
     for array in (array for one in sums for array in one.values()):
@@ -92,6 +98,23 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
         return None
     partial = stored(task.site, task.round, _joined(notes), sums, task.transport)
     return replace(partial, seconds=time.monotonic() - started)
+
+
+def _apart(comm: Any, task: RanksTask, aboard: Aboard) -> Iterator[Outcome]:
+    """This rank's clients, one after the other."""
+    for given in task.trains[comm.rank :: comm.size]:
+        yield train(replace(given, transport=aboard))
+
+
+def _together(comm: Any, task: RanksTask, aboard: Aboard) -> Iterator[Outcome]:
+    """Every client, trained by all ranks; rank 0 has its update."""
+    for given in task.trains:
+        assert isinstance(given.model, TorchModel)  # `experiment.check` has seen to it
+        model = Together(given.model, comm, stopper(replace(given, transport=aboard)))
+        deaf = replace(aboard, deaf=True)
+        outcome = require_same(train(replace(given, model=model, transport=deaf, stop_at=None)))
+        if comm.rank == 0:
+            yield outcome
 
 
 def _broadcast(comm: Any, task: RanksTask) -> memoryview:

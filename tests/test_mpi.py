@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from counting import Counting
+from linear import Linear
 from looking import alive, wait_until
 
 from parslfl import mpi_job
@@ -23,10 +24,11 @@ from parslfl.codecs.raw import Raw
 from parslfl.data.partition import Iid
 from parslfl.data.synthetic import Synthetic
 from parslfl.learning import LocalWork
-from parslfl.messages import Client, RanksTask, Source, TrainTask
+from parslfl.messages import Client, RanksTask, Source, TrainTask, Update
 from parslfl.mpi_job import cause, command, run_site
 from parslfl.partials import Partial
 from parslfl.strategies.fedavg import FedAvg
+from parslfl.tasks import train
 from parslfl.transport.file import File
 
 CLIENTS = [Client(i, "far") for i in range(5)]
@@ -169,3 +171,32 @@ def test_half_precision_survives_the_reduction(make: Make) -> None:
     task = make(ranks=2)
     arrays, _ = wire.unpack(task.transport.get(run_site(task).refs[0]))
     assert arrays["h"].dtype == np.float16
+
+
+def test_ranks_that_train_a_client_together_do_as_one_process_does(make: Make) -> None:
+    task = make(ranks=3)
+    model, work = Linear(), LocalWork(epochs=2, batch_size=3, lr=0.1, momentum=0.9)
+    packed = wire.pack(model.init(DATA.shape, DATA.classes, 0))
+    start = task.transport.put("models/linear", packed.buffers, packed.checksum)
+    trains = tuple(replace(one, model=model, work=work, start=start) for one in task.trains[:2])
+    partial = run_site(replace(task, trains=trains, start=start, together=True))
+    assert [u.client for u in partial.merged.updates] == CLIENTS[:2]
+    assert [u.steps for u in partial.merged.updates] == [4, 4]
+    assert len({u.spent.pid for u in partial.merged.updates}) == 1
+    alone = [train(one) for one in trains]
+    updates = [one for one in alone if isinstance(one, Update)]
+    deltas = [wire.unpack(task.transport.get(update.ref))[0] for update in updates]
+    for name, found in sums(task, partial).items():
+        wanted = sum(4 * delta[name] for delta in deltas)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+        assert np.any(wanted)
+
+
+def test_a_rank_that_fails_alone_ends_the_job(make: Make) -> None:
+    """In a job whose ranks wait for each other at every step."""
+    task = make(ranks=2)
+    nowhere = replace(task.trains[0].source, partition=Iid(), clients=99)
+    trains = (replace(task.trains[0], model=Linear(), source=nowhere),)
+    (reason,) = {f.reason for f in run_site(replace(task, trains=trains, together=True)).merged.failures}
+    assert "parslfl rank" in reason
+    assert "far/0: " in reason
