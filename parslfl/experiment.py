@@ -33,6 +33,7 @@ from parslfl.data.names import DATASETS, PARTITIONS
 from parslfl.data.partition import Classes
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
+from parslfl.fitting import misfits
 from parslfl.learning import LocalWork
 from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
@@ -255,6 +256,7 @@ def check(federation: Federation, experiment: Experiment) -> None:
             f"{type(experiment.model).__name__}.train takes no `guide`, which "
             f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
         )
+    found |= misfits(federation, experiment, experiment.keepers())
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
 

@@ -1,5 +1,7 @@
 """A round as a graph of Parsl apps: `train` per client, chains of `merge`, one `finish`.
 
+A site may merge its own clients' updates: then its sum comes into the first chain, after all updates.
+
 Nothing is waited for while the graph is built. Parsl lets one failed task fail everything that
 depends on it; a `Closing` stands between the train apps and the merges and turns lost and late
 clients into `Failure` values, so that the graph always runs to its end.
@@ -25,10 +27,21 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import PropagatedException
 from parsl.dataflow.futures import AppFuture
 
-from parslfl import merging, tasks
-from parslfl.errors import ParslflError, RunError
-from parslfl.merging import Folding
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
+from parslfl import merging, mpi_job, partials, tasks
+from parslfl.errors import ParslflError, PayloadError, RunError
+from parslfl.gathering import Gathering
+from parslfl.merging import Folding, discard
+from parslfl.messages import (
+    Client,
+    Failure,
+    MergeTask,
+    Outcome,
+    RanksTask,
+    RoundPlan,
+    TrainTask,
+    Update,
+)
+from parslfl.partials import Partial, discard_partial
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +90,15 @@ class Closing:
         for client, future in futures.items():
             future.add_done_callback(partial(self._arrived, client))
 
+    def watch_job(
+        self, task: RanksTask, answer: Future[Partial], on_surplus: Callable[[Partial], None]
+    ) -> None:
+        """Settle the clients of one job together: its sum holds all of its updates, or the round none."""
+        answer.add_done_callback(partial(self._together, task, on_surplus))
+
     def close(self, why: str) -> None:
         """Count out every client that has not settled."""
-        waiting = [client for client, settled in self.settled.items() if not settled.done()]
+        waiting = [client for client, settled in self.settled.items() if not _taken(settled)]
         queues = {site: self._queue(site) for site in {client.site for client in waiting}}
         for client in waiting:
             reason = "; ".join(filter(None, [why, queues[client.site]]))
@@ -112,24 +131,50 @@ class Closing:
             outcome = Failure(client, self.plan.round, "refused", "the worker answered for another task")
         if not self._settle(outcome) and isinstance(outcome, Update):
             _tell(self._surplus, outcome)
+        self._close_if_enough()
+
+    def _together(
+        self, task: RanksTask, on_surplus: Callable[[Partial], None], done: Future[Partial]
+    ) -> None:
+        clients, round = [train.client for train in task.trains], self.plan.round
+        error, outcomes = done.exception(), tuple[Outcome, ...]()
+        if error is not None:
+            outcomes = tuple(Failure(client, round, "lost", lost(error)) for client in clients)
+        else:
+            try:
+                outcomes = partials.reported(done.result(), task.site, round, clients)
+            except PayloadError as wrong:
+                outcomes = tuple(Failure(client, round, "refused", str(wrong)) for client in clients)
+        if not self._settle(*outcomes) and error is None:
+            _tell(on_surplus, done.result())
+        self._close_if_enough()
+
+    def _close_if_enough(self) -> None:
         if self._updates >= self.plan.close_at:
             self.close(f"not among the fastest {self.plan.close_at}")
 
-    def _settle(self, outcome: Outcome) -> bool:
-        """Give the client its outcome, if it has none yet; whether it had none."""
+    def _settle(self, *outcomes: Outcome) -> bool:
+        """Give the clients their outcomes, if none of them has one yet; whether that was so."""
         with self._lock:
-            settled = self.settled[outcome.client]
-            counts = isinstance(outcome, Update)
-            if settled.done() or (counts and self._updates >= self.plan.close_at):
+            mine = [self.settled[outcome.client] for outcome in outcomes]
+            updates = sum(isinstance(outcome, Update) for outcome in outcomes)
+            if any(map(_taken, mine)) or (updates and self._updates >= self.plan.close_at):
                 return False
-            self._updates += counts
-            last = sum(not s.done() for s in self.settled.values()) == 1
-            settled.set_running_or_notify_cancel()
+            self._updates += updates
+            for settled in mine:
+                settled.set_running_or_notify_cancel()
+            last = all(map(_taken, self.settled.values()))
         if last:
             self.cancel()
-        _tell(self._heard, outcome)
-        settled.set_result(outcome)
+        for outcome, settled in zip(outcomes, mine, strict=True):
+            _tell(self._heard, outcome)
+            settled.set_result(outcome)
         return True
+
+
+def _taken(settled: Settled) -> bool:
+    """Whether somebody gives it its outcome, or has."""
+    return settled.running() or settled.done()
 
 
 def _tell(listener: Callable[..., None], *args: object) -> None:
@@ -160,6 +205,13 @@ class Flight:
     closing: Closing
     tasks: Mapping[int, Client]
     began: float
+    gatherings: tuple[Gathering, ...] = ()
+
+    def cancel(self) -> None:
+        """Stop every clock: the run is ending, or the round is over."""
+        self.closing.cancel()
+        for gathering in self.gatherings:
+            gathering.cancel()
 
     def result(self) -> merging.Finished:
         """Wait for the round's end.
@@ -178,10 +230,13 @@ class Flight:
 
 @dataclass(frozen=True)
 class Round:
-    """All that is needed to submit a round."""
+    """All that is needed to submit a round; `merge_tasks` of the sites that merge, in site order,
+    `ranks_tasks` of those among them that train in the same job."""
 
     plan: RoundPlan
     train_tasks: Sequence[TrainTask]
+    merge_tasks: Sequence[MergeTask]
+    ranks_tasks: Sequence[RanksTask]
     folding: Folding
     model_path: Path
     state_path: Path
@@ -193,11 +248,19 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     began = time.time()
     futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
     closing.watch(futures)
-    waiting = [closing.settled[a.client] for a in job.plan.cohort]
-    groups = _groups(waiting)
-    chains: list[Any] = [None] * (1 + max(lane for lane, _ in groups))
-    for lane, group in groups:
-        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains[lane], *group)
+    jobs = {t.site: submit(kernel, t.site, mpi_job.run_site, t) for t in job.ranks_tasks}
+    for ranks_task in job.ranks_tasks:
+        closing.watch_job(ranks_task, jobs[ranks_task.site], partial(_tidy, job, ranks_task.site))
+    gatherings = tuple(_gathering(kernel, job, task, jobs.get(task.site)) for task in job.merge_tasks)
+    chains: dict[int, Any] = {}
+    apart = {task.site for task in job.merge_tasks}
+    waiting = [closing.settled[a.client] for a in job.plan.cohort if a.client.site not in apart]
+    for lane, group in _groups(waiting):
+        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains.get(lane), *group)
+    for task, gathering in zip(job.merge_tasks, gatherings, strict=True):
+        gathering.watch([s for client, s in closing.settled.items() if client.site == task.site])
+        fold = partials.fold_partial
+        chains[0] = submit(kernel, DRIVER, fold, job.folding, 0, chains.get(0), gathering.landed)
     finished = submit(
         kernel,
         DRIVER,
@@ -207,9 +270,35 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.model_path,
         job.state_path,
         job.spare,
-        *chains,
+        *(chains[lane] for lane in sorted(chains)),
     )
-    return Flight(job.plan, finished, closing, {future.tid: c for c, future in futures.items()}, began)
+    tids = {future.tid: client for client, future in futures.items()}
+    return Flight(job.plan, finished, closing, tids, began, gatherings)
+
+
+def _gathering(
+    kernel: DataFlowKernel, job: Round, task: MergeTask, made: Future[Partial] | None
+) -> Gathering:
+    """For a site that merges; `made`: its sum, where it comes with its clients' outcomes."""
+    tidy = partial(_tidy, job, task.site)
+    return Gathering(
+        task.site,
+        task.round,
+        ask=lambda outcomes: made or submit(kernel, task.site, partials.merge_site, task, *outcomes),
+        why=lost,
+        done=tidy,
+        surplus=tidy,
+        bounded=job.plan.deadline is not None,
+    )
+
+
+def _tidy(job: Round, site: str, useless: Update | Partial) -> None:
+    """Forget the bytes of what is no longer needed."""
+    transport = job.folding.transports[site]
+    if isinstance(useless, Update):
+        discard(useless, transport)
+    elif isinstance(useless, Partial):
+        discard_partial(useless, transport)
 
 
 def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:

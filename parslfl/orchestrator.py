@@ -23,6 +23,7 @@ from parslfl.checkpoints import write
 from parslfl.data.folder import resolve_folder
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
+from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
@@ -154,7 +155,7 @@ class _Run:
                     yield self._complete(pending)
                 finished = flight.result()
             finally:
-                flight.closing.cancel()
+                flight.cancel()
             report, start = self._land(flight, finished, refs)
             self._open(start)
             refs = self._publish(start, refs)
@@ -207,10 +208,13 @@ class _Run:
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
+        jobs = ranks_tasks(self.federation, plan, e.strategy, todo)
         codecs = {a.client: a.codec for a in plan.cohort}
         job = graph.Round(
             plan=plan,
-            train_tasks=todo,
+            train_tasks=[task for task in todo if task.client.site not in {job.site for job in jobs}],
+            ranks_tasks=jobs,
+            merge_tasks=merge_tasks(self.federation, plan, e.strategy, refs, self.exchange),
             folding=Folding(
                 e.strategy,
                 codecs,

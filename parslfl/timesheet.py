@@ -44,6 +44,7 @@ class Timesheet:
             bytes_down=crossed[0],
             bytes_up=crossed[1],
             seconds=done.seconds,
+            partials=done.partials,
             sites=self.times(done.updates),
             incidents=self.incidents(flight.began, flight.tasks, done.failures),
         )

@@ -23,6 +23,7 @@ from parslfl.messages import (
     RoundPlan,
     RoundReport,
     RoundStarted,
+    SitePartial,
     SiteTimes,
     Update,
 )
@@ -68,6 +69,7 @@ class Row:
     own: Own | None = None
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
+    partials: tuple[SitePartial, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -88,6 +90,7 @@ class Row:
             own=Own.of([update.personal for update in report.updates if update.personal]),
             sites=report.sites,
             incidents=report.incidents,
+            partials=report.partials,
         )
 
 
