@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from parslfl.carriers import Inline
 from parslfl.codecs.raw import Raw
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Classes, Iid
 from parslfl.errors import ConfigError
-from parslfl.experiment import Experiment, check, load_experiment, split_settings
+from parslfl.experiment import Experiment, load_experiment, split_settings
+from parslfl.fitting import check
 from parslfl.learning import LocalWork
 from parslfl.models.cnn import Cnn
-from parslfl.sites import Federation, Inline, Site
+from parslfl.sites import Federation, Site
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.fedprox import FedProx
 from parslfl_executors.local import Local
