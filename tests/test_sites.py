@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parslfl.carriers import File, Grpc, Inline
+from parslfl.channels import File, Grpc, Inline
 from parslfl.errors import ConfigError
 from parslfl.messages import Client
 from parslfl.sites import Federation, Site, find_site_file, load_federation, site_files, state_folder
