@@ -60,7 +60,7 @@ class Findings:
     """What a worker found. `data`, `link`, `training`: what is wrong with each, or "".
 
     `samples`: of the client. `read`, `sent`: seconds to get the payload, and to send it back.
-    `reply`: the same bytes, sent back. `steps` of training took `trained` seconds; `loss` is that of the last.
+    `reply`: the same bytes, sent back. `steps` of training took `trained` seconds.
     """
 
     machine: Machine

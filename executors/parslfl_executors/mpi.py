@@ -8,17 +8,11 @@ Does not know: what the ranks do.
 
 from __future__ import annotations
 
-import os
-import shlex
-import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
-from parslfl_executors.checks import Check, failed, ok
 from parslfl_executors.fields import Count, Devices, FieldError, Keywords, Settings
 from parslfl_executors.local import Local
 from parslfl_executors.slurm import Slurm
@@ -100,32 +94,26 @@ class Mpi(Settings):
         sizes = {"ranks": self.ranks(), "ranks_per_node": self.ranks_per_node, "nodes": self.nodes()}
         return self.launcher.format(**sizes)
 
-    def checks(self, label: str, folder: Path) -> Iterator[Check]:
-        """What can be told before any worker starts; `folder` as `build`'s `logs`."""
-        yield from self._around().checks(label, folder)
-        if self.slurm is None:
-            yield _launcher(shlex.split(self.command())[0])
-
     def brief(self, seconds: float) -> Self:
         """The same site for a look of at most `seconds`."""
         return self.model_copy(update={"slurm": self.slurm.brief(seconds)}) if self.slurm else self
 
     def left(self, label: str, logs: Path) -> list[str]:
         """What is alive of the run with the folder `logs`."""
-        return self._around().left(label, logs)
+        return self.around().left(label, logs)
 
     def clean(self, label: str, logs: Path) -> list[str]:
         """End what the run with the folder `logs` left; what could not be."""
-        return self._around().clean(label, logs)
+        return self.around().clean(label, logs)
 
-    def _around(self) -> Local | Slurm:
+    def around(self) -> Local | Slurm:
         """What the ranks run in, as a site of its own kind."""
         here = Local(workers=1, threads=self.threads, worker_init=self.worker_init, parsl=self.parsl)
         return self.slurm or here
 
     def build(self, label: str, logs: Path) -> ParslExecutor:
         """A new Parsl executor called `label`, its logs under `logs`."""
-        around = self._around()
+        around = self.around()
         if isinstance(around, Slurm):
             return self._in_allocation(around, label, logs)
         return around.build(label, logs)
@@ -151,12 +139,3 @@ class Mpi(Settings):
         }
         changes = {"workers": 1, "threads": self.threads, "accelerators": self.accelerators, "parsl": parsl}
         return slurm.model_copy(update=changes).build(label, logs, make=MpiPool)
-
-
-def _launcher(word: str) -> Check:
-    """Whether a worker here will find the launcher: it has this interpreter's folder first on PATH."""
-    folders = [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
-    found = shutil.which(word, path=os.pathsep.join(folders))
-    if found:
-        return ok("launcher", found)
-    return failed("launcher", f"{word} is not on PATH", "pip install 'parslfl[mpi]', or load a module first")

@@ -74,7 +74,7 @@ def report(args: Namespace) -> int:
     print(
         ", ".join(
             f"{key} {what[key]}"
-            for key in ("name", "dataset", "partition", "model", "strategy")
+            for key in ("name", "dataset", "partition", "model", "strategy", "codec")
             if key in what
         )
     )

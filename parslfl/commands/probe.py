@@ -139,7 +139,7 @@ class _Probing:
         if found.link or found.reply is None:
             return failed("link", found.link, cure)
         try:
-            down, up, ping, same = self._rates(site, found.reply, found)
+            down, up, ping, same = self._rates(site, found.reply, found.read, found.sent)
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises when the worker is lost now
             return failed("link", graph.lost(error), cure)
         rates = f"{_rate(down)} down, {_rate(up)} up, {ping * 1000:.1f} ms a task"
@@ -149,12 +149,12 @@ class _Probing:
             )
         return ok("link", f"{site.transport.kind}: {rates}")
 
-    def _rates(self, site: Site, reply: Ref, found: Findings) -> tuple[float, float, float, bool]:
+    def _rates(self, site: Site, reply: Ref, down: float, sent: float) -> tuple[float, float, float, bool]:
         """Seconds down, up, and of an empty task; and whether `reply` is what was sent."""
         transport = self.exchange.places[site.name]
         began = time.perf_counter()
         same = checksum([transport.get(reply)]) == checksum([bytes(_PAYLOAD)])
-        down, up = found.read, time.perf_counter() - began + found.sent
+        up = sent + time.perf_counter() - began
         transport.drop(reply)
         ping = min(self._timed(site, nothing) for _ in range(_PINGS))
         if site.transport.kind == "inline":  # what rides in a task is there when it begins

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -39,10 +40,14 @@ def test_nothing_is_started_or_left(here: Path, capsys: pytest.CaptureFixture[st
     assert list((here / "runs").iterdir()) == []
 
 
-def test_a_probe_says_what_the_worker_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--site", "s.yaml", *WORDS, "--probe"]) == 0
+@pytest.mark.parametrize("kind", ["file", "grpc"])
+def test_a_probe_says_what_the_worker_found(
+    here: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    transport = f"sites.here.transport={{kind: {kind}}}"
+    assert main(["doctor", "--site", "s.yaml", *WORDS, "--probe", "--set", transport]) == 0
     out = capsys.readouterr().out
-    told = ("worker: ok: on ", "Python: ok: 3.", "data there: ok: 719 examples", "link: ok: file: ",
+    told = ("worker: ok: on ", "Python: ok: 3.", "data there: ok: 719 examples", f"link: ok: {kind}: ",
             "training: ok: softmax: ", "signals: ok: 1 running")  # fmt: skip
     for line in told:
         assert f"here: {line}" in out
@@ -62,6 +67,29 @@ def test_a_probe_finds_what_the_driver_cannot_see(here: Path, capsys: pytest.Cap
     assert "here: data there: failed: " in out
     assert "-> put it there, or set sites.here.data to where it is" in out
     assert "2 checks failed, at here" in out
+
+
+def test_a_port_that_is_taken_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "doctor",
+        "--site",
+        "s.yaml",
+        *WORDS,
+        "--set",
+        "sites.here.transport={kind: grpc, address: 127.0.0.1",
+    ]
+    assert main([*words[:-1], f"{words[-1]}}}"]) == 0
+    assert (
+        "here: exchange: ok: gRPC: can listen; workers are told to call 127.0.0.1:" in capsys.readouterr().out
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main([*words[:-1], f"{words[-1]}, port: {port}}}"]) == 1
+    out = capsys.readouterr().out
+    assert f"here: exchange: failed: here: cannot listen on 127.0.0.1:{port}" in out
+    assert "set another address or port" in out
 
 
 def test_a_wait_that_is_no_time_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,12 @@ def test_clients_own_models_are_told_of_the_last_round_that_has_them() -> None:
     assert Own.of([]) is None
 
 
+def test_what_compression_saved_is_told() -> None:
+    text = " ".join(shown([replace(row(0), raw_up=470_000_000)]).split())
+    assert "4.7 MB up from them, 100.0 times fewer than their 470 MB" in text
+    assert "times fewer" not in shown([replace(row(0), raw_up=4_700_000)])
+
+
 def test_only_the_last_rounds() -> None:
     text = shown([row(number) for number in range(30)], last=20)
     assert "the last 20 of 30 rounds" in text

@@ -55,6 +55,17 @@ def test_the_bits_of_a_file_run_and_one_download_a_node(
     assert [4 * r.bytes_down for r in made] == [r.bytes_down for r in plain]
 
 
+def test_a_strategys_state_reaches_the_clients_too(
+    federation: Federation, over_grpc: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    scaffold = experiment(dataset=LARGE, strategy="scaffold")
+    plain = list(rounds(federation, scaffold, tmp_path / "file"))
+    kept = over_grpc.sites[0].model_copy(update={"state": str(tmp_path / "kept")})
+    made = list(rounds(Federation(sites=(kept,)), scaffold, tmp_path / "grpc"))
+    assert [(r.model, r.failures) for r in made] == [(r.model, ()) for r in plain]
+    assert [4 * r.bytes_down for r in made] == [r.bytes_down for r in plain]
+
+
 def test_a_run_resumes_with_a_new_server_and_leaves_no_secret(
     over_grpc: Federation, experiment: Make, tmp_path: Path, served: list[Served]
 ) -> None:

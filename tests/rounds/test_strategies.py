@@ -160,6 +160,6 @@ def test_a_model_that_cannot_be_steered_is_refused_before_anything_starts(
 def test_a_site_without_a_place_for_state_is_refused(tmp_path: Path) -> None:
     site = Site(name="here", clients=8, executor=Local(workers=2), transport={"kind": "inline"})  # type: ignore[arg-type]
     with pytest.raises(
-        ConfigError, match="scaffold.* keeps state of each client at its site, and here has no"
+        ConfigError, match="the state of scaffold.* is kept at each client.s site, and here has no"
     ):
         next(rounds(Federation(sites=(site,)), asked("scaffold"), tmp_path / "run"))
