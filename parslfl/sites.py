@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, field_validator, model_validator
 
@@ -67,7 +67,7 @@ class Site(Settings):
     transport: Annotated[File | Grpc | Inline | ProxyStore, by_kind(File, Grpc, Inline, ProxyStore)] = File()
     retries: Whole = 1
     state: Annotated[str, AfterValidator(_absolute)] | None = None
-    merge: Literal[driver, site] = "driver"
+    merge: Literal["driver", "site"] = "driver"
 
     def merges(self) -> bool:
         """Whether one sum a round comes from here in place of its clients' updates."""
