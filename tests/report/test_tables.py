@@ -65,7 +65,7 @@ def test_clients_own_models_are_told_of_the_last_round_that_has_them() -> None:
 
 def test_what_compression_saved_is_told() -> None:
     text = " ".join(shown([replace(row(0), raw_up=470_000_000)]).split())
-    assert "4.7 MB up from them, 100.0 times fewer than their 470.0 MB" in text
+    assert "4.7 MB up from them, 100.0 times fewer than their 470 MB" in text
     assert "times fewer" not in shown([replace(row(0), raw_up=4_700_000)])
 
 
