@@ -8,13 +8,15 @@ Does not know: rounds; only that models go out and updates come in.
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from parslfl.errors import RunError
+from parslfl.errors import PayloadError, RunError
 from parslfl.graph import DRIVER
 from parslfl.journal import Checkpoint
 from parslfl.merging import Finished
@@ -25,6 +27,7 @@ from parslfl.served import Served, serve
 from parslfl.sites import Federation, Site
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
+from parslfl.transport.proxystore import ProxyStore
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,27 @@ def _transport(site: Site, run: Path, home: File) -> Transport:
     """The driver's end of a site's transport."""
     if site.transport.kind == "inline":
         return Inline()
+    if site.transport.kind == "proxystore":
+        return _store(site)
     path = site.transport.path if site.transport.kind == "file" else None
     return File(str(_own_folder(Path(path), run))) if path else home
+
+
+def _store(site: Site) -> Transport:
+    """The store of `site`, once an object has been there and back.
+
+    Raises:
+        RunError: it cannot be used.
+    """
+    wanted: Any = site.transport
+    store = ProxyStore(wanted.connector, json.dumps(wanted.options, sort_keys=True))
+    try:
+        ref = store.put("probe", [b"parslfl"], "")
+        store.get(ref)
+        store.drop(ref)
+    except PayloadError as error:
+        raise RunError(f"{site.name}: {error}") from None
+    return store
 
 
 def _own_folder(shared: Path, run: Path) -> Path:

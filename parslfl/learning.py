@@ -132,7 +132,7 @@ class Evidence:
 
     The client's word: `samples`, `steps`, its losses (of the first and last epoch, and of the global model
     before training) and `variance`. The driver's own: `work`, what it had asked for, and `norm`, the L2
-    norm of the decoded update (with a quantising codec a bound that is a little above).
+    norm of the decoded update.
     """
 
     samples: int

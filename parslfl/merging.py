@@ -172,7 +172,7 @@ def discard(update: Update, transport: Transport) -> None:
 
 
 def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
-    """The update as it came and its `bound`, once it is known to be whole, of the right shape and of sane
+    """The update as it came and its norm, once it is known to be whole, of the right shape and of sane
     size.
 
     Raises:
@@ -181,7 +181,7 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     arrays, note = _received(update, transport)
     with _decoding():
         delta = opened(codec, arrays, note, trained(like))
-    return delta, _sane(delta.bound())
+    return delta, _sane(delta.norm())
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:

@@ -161,6 +161,8 @@ class _Run:
             pending = self._evaluate(report, refs)
         if pending is not None:
             yield self._complete(pending)
+        self.exchange.withdraw(refs)
+        self.exchange.withdraw(self.shared)
 
     def _home(self) -> Home:
         name = home_name(self.federation, self.experiment)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
 
 import parslfl
 from parslfl import document, settings
@@ -22,6 +22,7 @@ from parslfl.messages import Client
 from parslfl.params import checksum
 from parslfl.settings import by_kind
 from parslfl.specs import hint
+from parslfl.transport.proxystore import CONNECTORS
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
@@ -64,6 +65,12 @@ def _listen(text: str) -> str:
     return text
 
 
+def _connector(text: str) -> str:
+    if text not in CONNECTORS and not re.fullmatch(r"\w+(\.\w+)+", text):
+        raise FieldError(f"expected package.module.Class, or one of {', '.join(CONNECTORS)}, got {text!r}")
+    return text
+
+
 class File(Settings):
     """Models and updates as files in a folder that the driver and the site's workers share.
 
@@ -100,6 +107,17 @@ class Grpc(Settings):
         return self
 
 
+class ProxyStore(Settings):
+    """Models and updates as objects in a store that ProxyStore has a connector for.
+
+    `connector`: file, redis, endpoint, globus, or package.module.Class. `options`: its arguments.
+    """
+
+    kind: Literal["proxystore"] = "proxystore"
+    connector: Annotated[str, AfterValidator(_connector)]
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+
 class Site(Settings):
     """One place with data and workers.
 
@@ -113,7 +131,7 @@ class Site(Settings):
     clients: Count
     data: str | None = None
     executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
-    transport: Annotated[File | Grpc | Inline, by_kind(File, Grpc, Inline)] = File()
+    transport: Annotated[File | Grpc | Inline | ProxyStore, by_kind(File, Grpc, Inline, ProxyStore)] = File()
     retries: Whole = 1
     state: Annotated[str, AfterValidator(_absolute)] | None = None
 

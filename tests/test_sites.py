@@ -122,7 +122,7 @@ sites:
         "bad.yaml:3: sites[0].clients: expected at least 1, got 0",
         f"bad.yaml:4: sites[0].executor.kind: unknown kind 'htcondor' (allowed: {KINDS})",
         f"bad.yaml:7: sites[1].executor.workers: 3 workers for 2 accelerators, {shared}",
-        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, grpc, inline)",
+        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, grpc, inline, proxystore)",
         "bad.yaml:9: sites[2].name: a second site called 'a': names must differ (first is sites[1])",
         "bad.yaml:9: sites[2].clients: missing",
         "bad.yaml:10: sites[2].executor.accelerators: expected a count or device names, got False",
@@ -313,3 +313,13 @@ def test_a_grpc_transport_needs_encrypted_tasks() -> None:
         load_federation("local", plain)
     (site,) = load_federation("local", {"sites.local.transport": "{kind: grpc, port: 5000}"}).sites
     assert site.transport == Grpc(port=5000)
+
+
+def test_a_connector_has_a_known_name_or_a_path() -> None:
+    known = {"sites.local.transport": "{kind: proxystore, connector: file, options: {store_dir: /s}}"}
+    (site,) = load_federation("local", known).sites
+    assert site.transport.options == {"store_dir": "/s"}
+    with pytest.raises(
+        ConfigError, match=r"connector: expected package.module.Class, or one of .*, got 'rds'"
+    ):
+        load_federation("local", {"sites.local.transport": "{kind: proxystore, connector: rds}"})
