@@ -134,9 +134,7 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
     try:
         evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
-        refused = Failure(
-            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
-        )
+        refused = Failure(outcome.client, outcome.round, "refused", str(error), "", _came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
         if outcome.client not in folding.desk.held:
@@ -171,16 +169,27 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     return evidence, weight
 
 
+def _came(update: Update, transport: Transport) -> int:
+    """Bytes of a refused update: what is there, not what it claims."""
+    with contextlib.suppress(PayloadError, OSError):
+        return len(transport.get(update.ref)) if _in_place(update) else 0
+    return 0
+
+
+def _in_place(update: Update) -> bool:
+    """Whether it refers to the only place where it may be."""
+    return update.ref.path in {"", update_name(update.round, update.client)}
+
+
 def discard(update: Update, transport: Transport) -> None:
     """Forget an update's bytes, and nothing else that its reference might name."""
-    if update.ref.path in {"", update_name(update.round, update.client)}:
+    if _in_place(update):
         with contextlib.suppress(PayloadError, OSError):
             transport.drop(update.ref)
 
 
 def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
-    """The update as it came and its norm, once it is known to be whole, of the right shape and of sane
-    size.
+    """The update as it came and its norm, once it is found whole, of the right shape and of sane size.
 
     Raises:
         PayloadError: it is not.
@@ -205,7 +214,7 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
 
 def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
     """The arrays and the note of an update that is where it must be."""
-    if update.ref.path not in {"", update_name(update.round, update.client)}:
+    if not _in_place(update):
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
     return wire.unpack(transport.get(update.ref), update.ref.checksum)
 
