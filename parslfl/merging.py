@@ -26,7 +26,7 @@ from parslfl.codecs import wire
 from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update, update_name
 from parslfl.params import Params, average, require_like, squared_norm, trained
 from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport
 from parslfl.stack import Stack
@@ -38,13 +38,14 @@ MAX_NORM = 1e15
 
 @dataclass(frozen=True)
 class Merged:
-    """What a lane holds so far: total weight, and how each of its clients ended; `evidence` has one
-    for each of `updates`."""
+    """What a lane holds so far: total weight, how each of its clients ended, sites' sums in it; `evidence`
+    has one for each of `updates`."""
 
     weight: float = 0.0
     updates: tuple[Update, ...] = ()
     failures: tuple[Failure, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    partials: tuple[SitePartial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Finished:
     model: str
     state: str
     seconds: float
+    partials: tuple[SitePartial, ...] = ()
 
 
 @dataclass
@@ -132,15 +134,18 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
     try:
         evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
-        refused = Failure(
-            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
-        )
+        refused = Failure(outcome.client, outcome.round, "refused", str(error), "", _came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
         if outcome.client not in folding.desk.held:
             discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
-    return Merged(note.weight + weight, (*note.updates, folded), note.failures, (*note.evidence, evidence))
+    return replace(
+        note,
+        weight=note.weight + weight,
+        updates=(*note.updates, folded),
+        evidence=(*note.evidence, evidence),
+    )
 
 
 def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
@@ -164,16 +169,27 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     return evidence, weight
 
 
+def _came(update: Update, transport: Transport) -> int:
+    """Bytes of a refused update: what is there, not what it claims."""
+    with contextlib.suppress(PayloadError, OSError):
+        return len(transport.get(update.ref)) if _in_place(update) else 0
+    return 0
+
+
+def _in_place(update: Update) -> bool:
+    """Whether it refers to the only place where it may be."""
+    return update.ref.path in {"", update_name(update.round, update.client)}
+
+
 def discard(update: Update, transport: Transport) -> None:
     """Forget an update's bytes, and nothing else that its reference might name."""
-    if update.ref.path in {"", update_name(update.round, update.client)}:
+    if _in_place(update):
         with contextlib.suppress(PayloadError, OSError):
             transport.drop(update.ref)
 
 
 def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
-    """The update as it came and its `bound`, once it is known to be whole, of the right shape and of sane
-    size.
+    """The update as it came and its norm, once it is found whole, of the right shape and of sane size.
 
     Raises:
         PayloadError: it is not.
@@ -181,7 +197,7 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     arrays, note = _received(update, transport)
     with _decoding():
         delta = opened(codec, arrays, note, trained(like))
-    return delta, _sane(delta.bound())
+    return delta, _sane(delta.norm())
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
@@ -198,7 +214,7 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
 
 def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
     """The arrays and the note of an update that is where it must be."""
-    if update.ref.path not in {"", update_name(update.round, update.client)}:
+    if not _in_place(update):
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
     return wire.unpack(transport.get(update.ref), update.ref.checksum)
 
@@ -214,8 +230,17 @@ def _decoding() -> Iterator[None]:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
-def _sane(norm: float) -> float:
-    if not norm <= MAX_NORM:
+def require_sane(delta: Params, limit: float) -> None:
+    """Check that `delta` is finite, and its norm no more than `limit`.
+
+    Raises:
+        PayloadError: it is not.
+    """
+    _sane(math.sqrt(squared_norm(delta)), limit)
+
+
+def _sane(norm: float, limit: float = MAX_NORM) -> float:
+    if not norm <= limit:
         what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
         raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
     return norm
@@ -256,7 +281,8 @@ def finish(
         raise ValueError(f"{who} made a model with NaN or Inf in it")
     model = write(model_path, params, spare)
     kept = write(state_path, new_state) if new_state else ""
-    return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
+    partials = tuple(partial for lane in lanes for partial in lane.partials)
+    return Finished(updates, failures, model, kept, time.monotonic() - folding.started, partials)
 
 
 def _combined(

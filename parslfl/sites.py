@@ -10,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, field_validator, model_validator
 
@@ -26,6 +26,7 @@ from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
+from parslfl_executors.mpi import Mpi
 from parslfl_executors.slurm import Slurm
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -54,16 +55,33 @@ class Site(Settings):
     `clients`: partitions of the data that train there. `data`: the data folder as the workers
     there see it, or None for the experiment's. `retries`: how often a task whose worker died is
     tried again. `state`: a folder there that outlives workers, for what clients keep from round to
-    round; by default the `file` transport's.
+    round; by default the `file` transport's. `merge`: where the updates of its clients are added up: by the
+    driver, or at the `site`, which then sends one sum a round (needs the `file` transport; an
+    `mpi` site always does it, on any).
     """
 
     name: Annotated[str, AfterValidator(_name)]
     clients: Count
     data: str | None = None
-    executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
+    executor: Annotated[Local | Slurm | Kubernetes | Mpi, by_kind(Local, Slurm, Kubernetes, Mpi)]
     transport: Annotated[File | Grpc | Inline | ProxyStore, by_kind(File, Grpc, Inline, ProxyStore)] = File()
     retries: Whole = 1
     state: Annotated[str, AfterValidator(_absolute)] | None = None
+    merge: Literal["driver", "site"] = "driver"
+
+    def merges(self) -> bool:
+        """Whether one sum a round comes from here in place of its clients' updates."""
+        return self.merge == "site" or self.executor.kind == "mpi"
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.merge == "site" and self.transport.kind != "file" and self.executor.kind != "mpi":
+            message = (
+                f"'site' needs updates that the workers of {self.name} can all read, and the transport "
+                f"{self.transport.kind!r} sends them to the driver: use {{kind: file}}, or merge: driver"
+            )
+            raise FieldError(message, "merge")
+        return self
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
@@ -76,7 +94,7 @@ class Site(Settings):
     @field_validator("executor")
     @classmethod
     def _sane(cls, executor: Any) -> Any:
-        for field in ("workers", "workers_per_node", "workers_per_pod", "threads"):
+        for field in ("workers", "workers_per_node", "workers_per_pod", "ranks_per_node", "threads"):
             number = getattr(executor, field, None)
             if isinstance(number, int) and number > _MOST:
                 raise FieldError(f"expected at most {_MOST:,}, got {number}", field)

@@ -8,19 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from parslfl.channels import File, Grpc, Inline
 from parslfl.errors import ConfigError
 from parslfl.messages import Client
-from parslfl.sites import (
-    Federation,
-    File,
-    Grpc,
-    Inline,
-    Site,
-    find_site_file,
-    load_federation,
-    site_files,
-    state_folder,
-)
+from parslfl.sites import Federation, Site, find_site_file, load_federation, site_files, state_folder
 from parslfl_executors.local import Local
 
 SHIPPED = Path(__file__).parents[1] / "site_configs"
