@@ -16,7 +16,7 @@ from pydantic import AfterValidator, field_validator, model_validator
 
 import parslfl
 from parslfl import document, settings
-from parslfl.carriers import File, Grpc, Inline, ProxyStore
+from parslfl.channels import File, Grpc, Inline, ProxyStore
 from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from parslfl import checkpoints
-from parslfl.carriers import File
+from parslfl.channels import File
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import open_exchange

@@ -20,15 +20,17 @@ from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
 from parslfl.codecs.zstd import Zstd
+from parslfl.desk import Desk
 from parslfl.errors import QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
+from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.protocols import Codec, Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.qfedavg import QFedAvg
-from parslfl.strategies.robust import Median
+from parslfl.strategies.robust import GeometricMedian, Krum, Median, TrimmedMean
+from parslfl.strategies.scaffold import Scaffold
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
@@ -185,17 +187,21 @@ def test_updates_without_samples_make_no_model(tmp_path: Path) -> None:
         run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=0)])
 
 
-def test_the_sum_does_not_depend_on_when_lanes_run(tmp_path: Path) -> None:
-    """Lanes are chains; between them any interleaving gives the same bits."""
+@pytest.mark.parametrize(
+    "strategy", [FedAvg(), Scaffold(), TrimmedMean(), Krum(), GeometricMedian()], ids=repr
+)
+def test_the_model_does_not_depend_on_when_lanes_run(tmp_path: Path, strategy: Strategy) -> None:
+    """Lanes are chains; between them any interleaving gives the same bits, of model and state."""
     rng = np.random.default_rng(0)
     outcomes = [update(c, *rng.normal(size=3), samples=int(rng.integers(1, 900))) for c in CLIENTS]
     models = set()
     for order in itertools.permutations([0, 0, 0, 1, 1, 1]):
-        job, notes, at = folding(), [None, None], [0, 0]
+        job, notes, at = folding(strategy=strategy), [None, None], [0, 0]
         for lane in order:
             notes[lane] = merge(job, lane, notes[lane], outcomes[2 * at[lane] + lane])  # type: ignore[call-overload]
             at[lane] += 1
-        models.add(finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes).model)  # type: ignore[arg-type]
+        done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes)  # type: ignore[arg-type]
+        models.add((done.model, done.state))
     assert len(models) == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from parslfl.carriers import Grpc
+from parslfl.channels import Grpc
 from parslfl.errors import PayloadError, RunError
 from parslfl.messages import Client
 from parslfl.served import Served, _addresses, serve

@@ -11,7 +11,7 @@ import pytest
 from kube_bed import Bed
 from looking import wait_until
 
-from parslfl.carriers import File
+from parslfl.channels import File
 from parslfl.cli import main
 from parslfl.sites import Federation, Site
 

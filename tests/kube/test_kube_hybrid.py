@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kube_bed import Bed
 
-from parslfl.carriers import File, Grpc
+from parslfl.channels import File, Grpc
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site

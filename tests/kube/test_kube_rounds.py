@@ -14,7 +14,7 @@ from kube_bed import Bed
 from looking import task_seeds, wait_until
 from mischief import Mischief
 
-from parslfl.carriers import File, Inline
+from parslfl.channels import File, Inline
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from parslfl.carriers import Grpc
+from parslfl.channels import Grpc
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from parslfl.carriers import ProxyStore
+from parslfl.channels import ProxyStore
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation

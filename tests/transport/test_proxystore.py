@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from parslfl.carriers import ProxyStore as Settings
+from parslfl.channels import ProxyStore as Settings
 from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import open_exchange
 from parslfl.messages import Ref

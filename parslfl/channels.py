@@ -1,6 +1,6 @@
-"""How a site's models and updates travel: the settings of its transport.
+"""How a site's models and updates travel, as its site file says it.
 
-Does not know: sites, or what the transports do.
+Does not know: how that is done; `transport/` does it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from parslfl.transport.proxystore import CONNECTORS
 from parslfl_executors.fields import FieldError, Settings
 
 _PORTS = 65535
-
 
 Port = Annotated[int, Field(strict=True, ge=1, le=_PORTS)]
 
