@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env run test check lint format docs bench constraints clean
+.PHONY: help env run hybrid test check lint format docs bench constraints clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,6 +38,11 @@ RUN ?= --dataset auto --rounds 5
 
 run: env ## train on this machine, on the embedded local site (within three minutes)
 	$(PY) workflows/cifar_round.py --site local.yaml $(RUN)
+
+HYBRID ?= --dataset auto --rounds 5
+
+hybrid: env ## train on a Slurm and a Kubernetes cluster at once, both started on this machine (root on Debian)
+	PYTHONPATH=tests/workers:tests/testbeds/slurm:tests/testbeds/kubernetes $(PY) tests/testbeds/hybrid_bed.py $(HYBRID)
 
 test: lint ## the linters, then every test; `.ci/run` calls exactly this
 	$(PY) -m pytest

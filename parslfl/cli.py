@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 import parslfl
-from parslfl.commands.flags import FLAGS, PARTITION_FLAGS, RESUME_FLAGS, Parser, add
+from parslfl.commands.flags import DOCTOR_FLAGS, FLAGS, PARTITION_FLAGS, RESUME_FLAGS, Parser, add
 from parslfl.errors import ConfigError, ParslflError
 
 OK, FAILED, USAGE, BUG, CTRL_C = 0, 1, 2, 70, 130
@@ -76,6 +76,11 @@ def _parser() -> Parser:
     sites = commands.add_parser("sites", help="list the site files, or show one")
     sites.add_argument("file", metavar="FILE", nargs="?")
     sites.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    doctor = commands.add_parser("doctor", help="look at every site before anything is spent on it")
+    add(doctor, DOCTOR_FLAGS)
+    cleanup = commands.add_parser("cleanup", help="end the jobs and pods that killed drivers left")
+    cleanup.add_argument("run_dir", metavar="RUN_DIR", nargs="?", help="without it: every run in runs/")
+    cleanup.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add(commands.add_parser("partition", help="show which client holds what"), PARTITION_FLAGS)
     return parser
 

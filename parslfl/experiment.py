@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from pydantic import (
@@ -134,8 +135,10 @@ class Experiment(Settings):
             device=self.device,
         )
 
-    def plan(self, round: int, roster: Sequence[Client]) -> RoundPlan:
-        """Who of `roster` trains in `round`, and how."""
+    def plan(
+        self, round: int, roster: Sequence[Client], waits: Mapping[str, float] = MappingProxyType({})
+    ) -> RoundPlan:
+        """Who of `roster` trains in `round`, and how; `waits`: seconds until a site begins, where known."""
         return plan_round(
             round,
             roster,
@@ -146,6 +149,7 @@ class Experiment(Settings):
             quorum=self.quorum,
             fastest=self.fastest,
             deadline=self.deadline,
+            waits=waits,
         )
 
     def keepers(self) -> list[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 import cloudpickle
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.errors import PropagatedException
+from parsl.dataflow.futures import AppFuture
 
 from parslfl import merging, tasks
 from parslfl.merging import Folding
@@ -149,11 +151,14 @@ def lost(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Flight:
-    """A round that is under way."""
+    """A round that is under way. `tasks`: whose training each of Parsl's task numbers is; `began`: seconds
+    since the epoch."""
 
     plan: RoundPlan
     finished: Future[merging.Finished]
     closing: Closing
+    tasks: Mapping[int, Client]
+    began: float
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ class Round:
 
 def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight:
     """Put the whole round's graph into `kernel` and return at once."""
+    began = time.time()
     futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
     closing.watch(futures)
     waiting = [closing.settled[a.client] for a in job.plan.cohort]
@@ -188,7 +194,7 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.spare,
         *chains,
     )
-    return Flight(job.plan, finished, closing)
+    return Flight(job.plan, finished, closing, {future.tid: c for c, future in futures.items()}, began)
 
 
 def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:
@@ -202,14 +208,14 @@ def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:
     return [*whole[:-_LANES], *alone]
 
 
-def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> Future[Any]:
+def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> AppFuture:
     """Run plain `function` on the executor `label`. Undecorated, so Parsl ships its name only.
 
     What a user's script or notebook defines cannot be imported by a worker: it goes by value.
     """
     if label != DRIVER and _only_here(args):
         function, args = tasks.by_value, (cloudpickle.dumps((function, args)),)
-    future: Future[Any] = kernel.submit(
+    future: AppFuture = kernel.submit(
         function, app_args=args, executors=[label], cache=False, ignore_for_cache=[], app_kwargs={}
     )
     return future

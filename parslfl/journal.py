@@ -3,6 +3,7 @@
     run.yaml        federation and experiment as resolved, versions of what computes
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
+    signals.jsonl   one line a planned round: how each site stood
     models/         the last global models, and the strategy's state; clients/ has the clients' own
     updates/        updates on their way to the driver, and spare/ files for the next ones
     parsl/          Parsl's own logs
@@ -34,7 +35,7 @@ from parslfl.messages import RoundReport
 from parslfl.params import Params
 from parslfl.records import Entry, Finished, Scored
 
-_LINES = ("journal.jsonl", "metrics.jsonl")
+_LINES = ("journal.jsonl", "metrics.jsonl", "signals.jsonl")
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,12 @@ class RunDir:
         run = cls._locked(path)
         with run._preparing():
             _refuse_to_overwrite(path)
-            for name in ("run.yaml", *_LINES):
-                (path / name).unlink(missing_ok=True)
+            (path / "run.yaml").unlink(missing_ok=True)
             for folder in (run.models, path / "clients"):
                 shutil.rmtree(folder, ignore_errors=True)
             run._clear()
             for name in _LINES:
-                (path / name).touch()
+                (path / name).write_bytes(b"")
             run._describe(described)
         return run
 
@@ -195,10 +195,8 @@ class RunDir:
     def _clear(self, make: bool = True) -> None:
         for name in ("updates", "spare", "closed"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-            if make:
-                (self.path / name).mkdir()
-        if make:
-            self.models.mkdir(exist_ok=True)
+        for name in ("updates", "spare", "closed", "models") if make else ():
+            (self.path / name).mkdir(exist_ok=True)
 
     def _mend(self) -> None:
         """Cut a last line that a killed driver left unfinished; make the metrics agree with the rest."""
@@ -266,12 +264,10 @@ def described(path: Path) -> dict[str, Any]:
         raise RunError(_no_run(path)) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise RunError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    blocks = (
-        [content.get(key) for key in ("federation", "experiment")] if isinstance(content, dict) else [None]
-    )
-    if not all(isinstance(block, dict) for block in blocks):
+    found = dict(content) if isinstance(content, dict) else {}
+    if not all(isinstance(found.get(key), dict) for key in ("federation", "experiment")):
         raise RunError(f"{file} is damaged: it describes no federation and experiment")
-    return dict(content)
+    return found
 
 
 def write_text(path: Path, text: str) -> None:
@@ -287,10 +283,9 @@ def _refuse_to_overwrite(path: Path) -> None:
         held = any(isinstance(entry, Finished) for entry in events(path))
     except RunError:
         held = True
-    described = (path / "run.yaml").exists()
-    if held and described:
+    if held and (path / "run.yaml").exists():
         raise RunError(f"{path} already holds a run: continue it with --resume, or name another --run-dir")
-    if held or (not described and any(path.glob("models/*"))):
+    if held or (not (path / "run.yaml").exists() and any(path.glob("models/*"))):
         raise RunError(
             f"{path} holds rounds of a run, but not its run.yaml: put that back, remove the directory, "
             "or name another --run-dir"

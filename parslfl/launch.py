@@ -13,7 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
@@ -21,6 +21,10 @@ from parsl.executors import ThreadPoolExecutor
 
 from parslfl.errors import RunError
 from parslfl_executors.fields import Unusable
+from parslfl_executors.signals import SiteSignals
+
+if TYPE_CHECKING:
+    from parslfl_executors.htex import Pool
 
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
@@ -85,6 +89,18 @@ def waiting(running: DataFlowKernel, place: str) -> str:
     from parslfl_executors.pool import waiting
 
     return waiting(running.executors[place])
+
+
+def ledgers(running: DataFlowKernel, places: Sequence[Place]) -> dict[str, Pool]:
+    """Each place's executor, which tells where its blocks' time went and what went wrong."""
+    return {place.name: cast("Pool", running.executors[place.name]) for place in places}
+
+
+def signals(running: DataFlowKernel, place: str) -> SiteSignals | None:
+    """How `place` stands now, where its provider can tell."""
+    from parslfl_executors.pool import signals
+
+    return signals(running.executors[place])
 
 
 def _built(place: Place, logs: Path) -> Any:

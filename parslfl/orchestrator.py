@@ -9,7 +9,6 @@ Does not know: schedulers, codecs, strategies or models, other than by their pro
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -28,7 +27,7 @@ from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
-from parslfl.launch import kernel, waiting
+from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Desk, Finished, Folding, discard
 from parslfl.messages import (
@@ -39,16 +38,17 @@ from parslfl.messages import (
     Event,
     Ref,
     RoundClosed,
-    RoundPlan,
     RoundReport,
     RoundStarted,
     Source,
     TrainTask,
     Update,
 )
+from parslfl.outlook import Outlook
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
+from parslfl.timesheet import Timesheet
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
 _EVALUATION = 600.0
@@ -90,7 +90,11 @@ def rounds(
         exchange = open_exchange(run.path, federation.sites)
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
-                yield from _Run(federation, experiment, run, exchange, running, folders, Desk(), watch).go()
+                sheet = Timesheet(ledgers(running, federation.sites))
+                looks = Outlook.of(run.path, running, [site.name for site in federation.sites])
+                yield from _Run(
+                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
+                ).go()
         finally:
             exchange.close()
     finally:
@@ -126,7 +130,9 @@ class _Run:
     kernel: DataFlowKernel
     folders: dict[str, str]
     desk: Desk
+    sheet: Timesheet
     watch: Watch
+    outlook: Outlook
     accepted: dict[Client, int] = field(default_factory=dict)
 
     def go(self) -> Iterator[RoundReport]:
@@ -148,7 +154,7 @@ class _Run:
                 finished = _finished(flight)
             finally:
                 flight.closing.cancel()
-            report, start = self._land(flight.plan, finished, refs)
+            report, start = self._land(flight, finished, refs)
             self._open(start)
             self.exchange.withdraw(refs)
             refs = self.exchange.publish(start)
@@ -187,7 +193,7 @@ class _Run:
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = e.plan(round, self.federation.clients())
+        plan = e.plan(round, self.federation.clients(), self.outlook.waits(round))
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
@@ -232,23 +238,16 @@ class _Run:
     def _discard(self, update: Update) -> None:
         discard(update, self.exchange.places[update.client.site])
 
-    def _land(self, plan: RoundPlan, done: Finished, refs: dict[str, Ref]) -> tuple[RoundReport, Checkpoint]:
+    def _land(
+        self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
+    ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        report = RoundReport(
-            round=plan.round,
-            model=done.model,
-            updates=done.updates,
-            failures=done.failures,
-            loss=_mean_loss(done.updates),
-            bytes_down=sum(refs[a.client.site].size for a in plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
-            seconds=done.seconds,
-        )
+        report = self.sheet.report(flight, done, refs)
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
-        self.run.forget(before=plan.round)
-        return report, self.run.at(plan.round + 1, done.model, done.state)
+        self.run.forget(before=report.round)
+        return report, self.run.at(report.round + 1, done.model, done.state)
 
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
@@ -292,9 +291,3 @@ def _finished(flight: graph.Flight) -> Finished:
     except Exception as error:
         raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
     return done
-
-
-def _mean_loss(updates: tuple[Update, ...]) -> float:
-    """Mean training loss over all examples; clients that made no step have none and are left out."""
-    counted = [(u.loss, u.samples) for u in updates if math.isfinite(u.loss)]
-    return sum(loss * n for loss, n in counted) / max(1, sum(n for _, n in counted))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from parslfl.errors import RunError
-from parslfl.messages import Client, Failure, Ref, RoundReport, Spent, Update
+from parslfl.messages import Client, Failure, Incident, Ref, RoundReport, SiteTimes, Spent, Update
 
 #: What an evaluation adds to a report.
 SCORES = ("accuracy", "test_loss", "evaluation_error")
@@ -55,9 +55,11 @@ def scored(report: RoundReport) -> dict[str, Any]:
 
 
 def metrics(report: RoundReport) -> dict[str, Any]:
-    """`report` as one flat line: counts instead of clients."""
-    flat = {k: v for k, v in asdict(report).items() if k not in {"updates", "failures"}}
-    return {**flat, "updates": len(report.updates), "failures": len(report.failures)}
+    """`report` as one flat line: counts instead of clients, `SITE.idle` and the like for each site."""
+    counted = ("updates", "failures", "incidents")
+    flat = {k: v for k, v in asdict(report).items() if k not in {*counted, "sites"}}
+    sites = {f"{s.site}.{k}": v for s in report.sites for k, v in asdict(s).items() if k != "site"}
+    return {**flat, **{name: len(getattr(report, name)) for name in counted}, **sites}
 
 
 def line(entry: Mapping[str, Any]) -> str:
@@ -96,8 +98,18 @@ def _plain(value: Any) -> Any:
 
 def _report(entry: dict[str, Any]) -> RoundReport:
     failures = tuple(Failure(**{**f, "client": Client(**f["client"])}) for f in entry["failures"])
-    updates = tuple(map(_update, entry["updates"]))
-    return RoundReport(**{**entry, "updates": updates, "failures": failures, "loss": _loss(entry["loss"])})
+    parts = {
+        "updates": tuple(map(_update, entry["updates"])),
+        "failures": failures,
+        "loss": _loss(entry["loss"]),
+        "sites": tuple(SiteTimes(**times) for times in entry.get("sites", ())),
+        "incidents": tuple(map(_incident, entry.get("incidents", ()))),
+    }
+    return RoundReport(**{**entry, **parts})
+
+
+def _incident(entry: dict[str, Any]) -> Incident:
+    return Incident(**{**entry, "clients": tuple(Client(**client) for client in entry["clients"])})
 
 
 def _update(entry: dict[str, Any]) -> Update:

@@ -62,13 +62,13 @@ def open_run(
     return run
 
 
-def fresh_path(name: str) -> Path:
-    """A new, empty folder in `runs/`, absolute; of two callers at once, each gets its own.
+def fresh_path(name: str, parent: Path | None = None) -> Path:
+    """A new, empty folder in `parent` (`runs/`), absolute; of two callers at once, each gets its own.
 
     Raises:
         RunError: it cannot be made.
     """
-    stem = Path("runs", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
+    stem = Path(parent or "runs", f"{name}-{time.strftime('%Y%m%d-%H%M%S')}").absolute()
     for number in count():
         path = stem if number == 0 else stem.with_name(f"{stem.name}-{number}")
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from parslfl import records
 from parslfl.errors import RunError
-from parslfl.messages import Client, Failure, Ref, RoundReport, Update
+from parslfl.messages import Client, Failure, Incident, Ref, RoundReport, SiteTimes, Update
 from parslfl.records import Finished, Scored
 
 UPDATE = Update(
@@ -37,6 +37,23 @@ def test_a_journal_from_before_updates_had_notes_is_still_read() -> None:
     read = records.parse(records.line(line).encode(), "here")
     assert isinstance(read, Finished)
     assert read.report.updates[0].notes == ()
+
+
+def test_sites_and_incidents_read_back_and_an_older_line_has_none() -> None:
+    full = replace(
+        REPORT,
+        updates=(),
+        sites=(SiteTimes("hpc", 1, 2.0, 3.0, 4.0, 0.5, 0.25, 3.5),),
+        incidents=(Incident("hpc", 1.5, "scancel", (Client(3, "hpc"), Client(4, "hpc"))),),
+    )
+    line = records.finished(full, "")
+    assert records.parse(records.line(line).encode(), "here") == Finished(full, "")
+    del line["report"]["sites"], line["report"]["incidents"]
+    older = records.parse(records.line(line).encode(), "here")
+    assert older == Finished(replace(full, sites=(), incidents=()), "")
+    flat = records.metrics(full)
+    assert (flat["hpc.queued"], flat["hpc.idle"], flat["incidents"], flat["failures"]) == (2.0, 0.5, 1, 1)
+    assert not any(isinstance(value, list | dict | tuple) for value in flat.values())
 
 
 def test_what_is_not_finite_is_null_and_a_loss_reads_back_as_nan() -> None:

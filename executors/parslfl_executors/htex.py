@@ -122,5 +122,5 @@ def lost(executor: Pool, error: Exception, task: int, again: bool) -> None:
     if why and why not in str(error) and not hasattr(error, "__notes__"):
         error.add_note(why)
     if again:
-        said = " ".join(f"{type(error).__name__}: {error}".split())
-        executor.ledger.tell(Event(time.time(), why or said, block, task))
+        told = [*getattr(error, "__notes__", ()), f"{type(error).__name__}: {error}"]
+        executor.ledger.tell(Event(time.time(), why or " ".join(told[0].split()), block, task))

@@ -39,9 +39,14 @@ class RefusedError(Exception):
         return f"HTTP {self.status}: {self.message}" if self.status else self.message
 
     @property
+    def full(self) -> bool:
+        """Whether a quota stands in the way."""
+        return self.status == 403 and "exceeded quota" in self.message
+
+    @property
     def passing(self) -> bool:
         """Whether the same call may do better later: a full quota empties, too."""
-        return self.status in _PASSING or (self.status == 403 and "exceeded quota" in self.message)
+        return self.status in _PASSING or self.full
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,11 @@ class Cluster:
     core: Any
     namespace: str
 
-    def create_pod(self, body: Json) -> None:
+    def create_pod(self, body: Json, *, trial: bool = False) -> None:
+        """Make a pod; on `trial` the server checks all that it would check, and makes none."""
+        mode = {"dry_run": "All"} if trial else {}
         with _refusals():
-            self.core.create_namespaced_pod(self.namespace, body, _request_timeout=_TIMEOUT)
+            self.core.create_namespaced_pod(self.namespace, body, _request_timeout=_TIMEOUT, **mode)
 
     def pods(self, labels: Mapping[str, str]) -> dict[str, Json]:
         """The pods that have all of `labels`, by name."""
@@ -68,6 +75,27 @@ class Cluster:
         """Begin to delete a pod; one that is gone is no error."""
         with _refusals(), _absent():
             self.core.delete_namespaced_pod(name, self.namespace, _request_timeout=_TIMEOUT)
+
+    def nodes(self) -> list[Json]:
+        """The cluster's nodes; most users of a namespace may not list them."""
+        with _refusals():
+            answer = self.core.list_node(_request_timeout=_TIMEOUT, _preload_content=False)
+            found: list[Json] = json.loads(answer.data)["items"]
+            return found
+
+    def allowed(self, verb: str, resource: str) -> bool:
+        """Whether the user of this client may do `verb` to `resource`, such as `pods/log`, here."""
+        from kubernetes.client import AuthorizationV1Api
+
+        kind, _, part = resource.partition("/")
+        wish = {"namespace": self.namespace, "verb": verb, "group": "", "resource": kind, "subresource": part}
+        review = {"spec": {"resourceAttributes": wish}}
+        with _refusals():
+            reviews = cast("Any", AuthorizationV1Api(self.core.api_client))
+            answer = reviews.create_self_subject_access_review(
+                review, _request_timeout=_TIMEOUT, _preload_content=False
+            )
+            return bool(json.loads(answer.data)["status"].get("allowed"))
 
     def last_lines(self, name: str) -> str:
         """The end of a pod's log; "" if there is none to be had."""
@@ -142,6 +170,11 @@ def _inside(config: Any, settings: Any, error: Exception) -> str | None:
         ) from error
 
 
+def alive(pods: Mapping[str, Json]) -> list[str]:
+    """Names of `pods` that are not on their way out: the cluster ends those within their grace."""
+    return [name for name, pod in pods.items() if not pod["metadata"].get("deletionTimestamp")]
+
+
 def sweep(cluster: Cluster, labels: Mapping[str, str], seconds: float = 15.0) -> list[str]:
     """Delete the Secret and every pod of a site's run; what is still there after `seconds`.
 
@@ -151,10 +184,7 @@ def sweep(cluster: Cluster, labels: Mapping[str, str], seconds: float = 15.0) ->
     left = ["unknown"]
     while left:
         try:
-            live = [
-                name for name, pod in cluster.pods(labels).items()
-                if not pod["metadata"].get("deletionTimestamp")
-            ]  # fmt: skip
+            live = alive(cluster.pods(labels))
             left = [*live, secret_name(labels)]
             for name in live:
                 cluster.delete_pod(name)

@@ -11,7 +11,7 @@ import copy
 import datetime as dt
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -131,12 +131,6 @@ def blocked(pod: Json) -> bool:
     return (_container(pod).get("waiting") or {}).get("reason") in _STUCK
 
 
-def start(pod: Json) -> float | None:
-    """When a node took `pod`, in seconds since the epoch; None if none has yet."""
-    said = (pod.get("status") or {}).get("startTime")
-    return dt.datetime.fromisoformat(said).timestamp() if said else None
-
-
 def judge(pod: Json | None, waited: float, blocked_for: float, patience: Patience) -> Verdict:
     """What the state of `pod` means; None: it is gone.
 
@@ -178,6 +172,22 @@ def _container(pod: Json) -> Json:
     found: Json = next((one for one in states if one.get("name") == "worker"), {})
     state: Json = found.get("state") or {}
     return state
+
+
+def began(pod: Json) -> float | None:
+    """When the node took the pod, seconds since the epoch; its walltime counts from there."""
+    said = (pod.get("status") or {}).get("startTime")
+    return dt.datetime.fromisoformat(said).timestamp() if said else None
+
+
+def open_nodes(nodes: Sequence[Json]) -> list[Json]:
+    """Those of `nodes` that are ready and take new pods."""
+    return [node for node in nodes if _ready(node) and not node["spec"].get("unschedulable")]
+
+
+def _ready(node: Json) -> bool:
+    conditions: list[Json] = (node.get("status") or {}).get("conditions") or []
+    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
 
 
 def _unmet(status: Json) -> Json:

@@ -15,66 +15,35 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parsl.jobs.states import JobState, JobStatus
+from parsl.jobs.states import JobStatus
 from parsl.providers.base import ExecutionProvider
 
 from parslfl_executors.kube_api import Cluster, RefusedError, sweep
+from parslfl_executors.kube_block import PodBlock
 from parslfl_executors.kube_pod import (
     SITE,
     Json,
     Patience,
-    State,
     Template,
     Verdict,
+    began,
     blocked,
     body,
     judge,
+    open_nodes,
     plain,
     secret_name,
-    start,
 )
 from parslfl_executors.ledger import Event, bursts
+from parslfl_executors.signals import SiteSignals, counted
 
 _LOG = logging.getLogger(__name__)
 
-#: How Parsl takes each state. Pods that were lost are no failures of the site: Parsl puts others
-#: in their place, and counts those against it that no worker ever reported from.
-_PARSL: dict[State, JobState] = {
-    "pending": JobState.PENDING,
-    "running": JobState.RUNNING,
-    "succeeded": JobState.TIMEOUT,
-    "failed": JobState.TIMEOUT,
-    "evicted": JobState.TIMEOUT,
-    "deleted": JobState.COMPLETED,
-    "stuck": JobState.FAILED,
-}
 #: Seconds between attempts to make a pod: doubled after each failure, up to the second.
 _PAUSES = (0.5, 30.0)
-_ASKED = Verdict("pending")
-
-
-@dataclass
-class _Block:
-    """One pod, from before it is made until after it is gone."""
-
-    name: str
-    command: str
-    asked: float = field(default_factory=time.monotonic)
-    made: float | None = None
-    blocked: float | None = None
-    began: float | None = None
-    verdict: Verdict = _ASKED
-    refused: str = ""
-    cancelled: bool = False
-    unclean: bool = False
-
-    @property
-    def over(self) -> bool:
-        return self.cancelled or self.verdict.over
 
 
 class Pods(ExecutionProvider):
@@ -105,6 +74,7 @@ class Pods(ExecutionProvider):
         self._secret: str | None = None
         self._pause, self._not_before = 0.0, 0.0
         self._refusals: list[tuple[float, str]] = []
+        self._may_list = True
 
     @property
     def label(self) -> str:
@@ -123,7 +93,7 @@ class Pods(ExecutionProvider):
         number = job_name.rpartition("-")[2]
         name = f"{plain(f'parslfl-{self.labels[SITE]}', 40)}-{plain(number, 8)}-{secrets.token_hex(4)}"
         with self._lock:
-            self.resources[name] = _Block(name, command)
+            self.resources[name] = PodBlock(name, command)
             self._create(self.resources[name])
         return name
 
@@ -134,7 +104,7 @@ class Pods(ExecutionProvider):
                     self._create(block)
             self._look()
             self._clean()
-            return [self._status(self.resources[job]) for job in job_ids]
+            return [self.resources[job].status() for job in job_ids]
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         """Delete the pods; those that cannot be now are deleted at a later look, or by `close`."""
@@ -157,10 +127,7 @@ class Pods(ExecutionProvider):
     def explain(self, job: object) -> str:
         """What became of a block, and why; "" while there is nothing to say."""
         block = self.resources.get(job)
-        if block is None:
-            return ""
-        why = "scaled in" if block.cancelled else block.refused or block.verdict.why
-        return f"pod {block.name}: {why}" if why else ""
+        return block.explain() if block is not None else ""
 
     def began(self, job: object) -> float | None:
         """When a block's pod began on its node, as the cluster's clock has it; None until then."""
@@ -173,20 +140,49 @@ class Pods(ExecutionProvider):
             found, self._refusals = self._refusals, []
         return bursts(found)
 
+    def waiting(self) -> str:
+        """Why no pod runs yet, as of the last look; "" if one does."""
+        alive = [block for block in self._blocks() if not block.over]
+        if not alive or any(block.verdict.state == "running" for block in alive):
+            return ""
+        return alive[0].explain() or f"pod {alive[0].name}: pending"
+
+    def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
+        """How this site stands: pods as of the last look, nodes as of now, where they may be listed."""
+        limit = self.template.pod.get("activeDeadlineSeconds", self.template.walltime)
+        with self._lock:
+            told = tuple(block.told(limit) for block in self._blocks() if not block.over)
+        workers, free = counted(managers)
+        return SiteSignals(time.time(), told, workers, free, nodes=self._nodes())
+
+    def trial(self, command: str) -> None:
+        """Have the server check the pod that `submit` would ask for, without making it.
+
+        Raises:
+            RefusedError: it would refuse.
+        """
+        name = f"parslfl-trial-{plain(self.labels[SITE], 40)}-{secrets.token_hex(4)}"
+        trial = body(name, self.template, self.labels, command, secret_name(self.labels))
+        self.cluster.create_pod(trial, trial=True)
+
     def named(self, hostname: str) -> str:
         """The block on `hostname`, which is its pod's name; "" for any other machine."""
         return hostname if hostname in self.resources else ""
 
-    def _blocks(self) -> Iterator[_Block]:
+    def _blocks(self) -> Iterator[PodBlock]:
         yield from self.resources.values()
 
-    def _status(self, block: _Block) -> JobStatus:
-        if block.cancelled:
-            return JobStatus(JobState.CANCELLED, self.explain(block.name))
-        state = _PARSL[block.verdict.state]
-        return JobStatus(state, self.explain(block.name) or None, exit_code=block.verdict.code)
+    def _nodes(self) -> int | None:
+        """Nodes that take pods; who may not list them is not asked again."""
+        if not self._may_list:
+            return None
+        try:
+            return len(open_nodes(self.cluster.nodes()))
+        except RefusedError as error:
+            self._may_list = error.passing
+            return None
 
-    def _create(self, block: _Block) -> None:
+    def _create(self, block: PodBlock) -> None:
         """Try to make the block's pod, unless the last attempts failed too short a time ago."""
         now = time.monotonic()
         if now < self._not_before:
@@ -200,7 +196,7 @@ class Pods(ExecutionProvider):
             return
         block.made, block.refused = now, ""
 
-    def _refuse(self, block: _Block, error: RefusedError) -> None:
+    def _refuse(self, block: PodBlock, error: RefusedError) -> None:
         waited = time.monotonic() - block.asked
         if error.status == 409:  # an answer was lost: the name is ours alone
             block.made, block.refused = block.asked, ""
@@ -242,14 +238,14 @@ class Pods(ExecutionProvider):
         for block in alive:
             self._judge(block, pods.get(block.name))
 
-    def _judge(self, block: _Block, pod: Json | None) -> None:
+    def _judge(self, block: PodBlock, pod: Json | None) -> None:
         now = time.monotonic()
+        block.began = began(pod) if pod else block.began
         if pod is None or not blocked(pod):
             block.blocked = None
         elif block.blocked is None:
             block.blocked = now
         blocked_for = now - block.blocked if block.blocked else 0.0
-        block.began = block.began or (start(pod) if pod else None)
         block.verdict = judge(pod, now - block.asked, blocked_for, self.patience)
         state = block.verdict.state
         if state == "running":
@@ -262,9 +258,9 @@ class Pods(ExecutionProvider):
             self._slower()
         block.unclean = pod is not None
         level = logging.INFO if state == "succeeded" else logging.WARNING
-        _LOG.log(level, "%s: %s", self.labels[SITE], self.explain(block.name))
+        _LOG.log(level, "%s: %s", self.labels[SITE], block.explain())
 
-    def _quote(self, block: _Block) -> None:
+    def _quote(self, block: PodBlock) -> None:
         """Add what the pod said last."""
         said = self.cluster.last_lines(block.name)
         verdict = block.verdict

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, TypeAdapter, model_validator
 
-from parslfl_executors.fields import Count, Duration, FieldError, Keywords, Settings, Whole
+from parslfl_executors.fields import Count, Duration, FieldError, Keywords, Settings, Unusable, Whole
 from parslfl_executors.kube_pod import HOME, Patience, Template, marks
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
 
+    from parslfl_executors.checks import Check
     from parslfl_executors.kube_api import Cluster
 
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
@@ -176,6 +178,36 @@ class Kubernetes(Settings):
         from parslfl_executors.kube_api import connect
 
         return connect(self.kubeconfig, self.context, self.namespace)
+
+    def checks(self, label: str, folder: Path) -> Iterator[Check]:
+        """What can be told before any pod is made; `folder` as `build`'s `logs`."""
+        from parslfl_executors.kube_checks import checks
+
+        return checks(self, label, folder)
+
+    def brief(self, seconds: float) -> Self:
+        """The same site with one pod, for a look of at most `seconds`."""
+        return self.model_copy(
+            update={
+                "min_blocks": 0,
+                "init_blocks": 1,
+                "max_blocks": 1,
+                "walltime": min(self.walltime or seconds, seconds),
+            }
+        )
+
+    def left(self, label: str, logs: Path) -> list[str]:
+        """Pods of site `label` of the run with the folder `logs` that are not on their way out.
+
+        Raises:
+            Unusable: as `build`, or the server does not answer.
+        """
+        from parslfl_executors.kube_api import RefusedError, alive
+
+        try:
+            return [f"pod {name}" for name in alive(self.cluster().pods(marks(logs, label)))]
+        except RefusedError as error:
+            raise Unusable(f"{label}: {error}") from error
 
     def clean(self, label: str, logs: Path) -> list[str]:
         """Delete what the run with the folder `logs` left of site `label`; what could not be deleted.

@@ -30,8 +30,10 @@ class Account:
 
     def since(self, before: Account) -> Account:
         """What was added after `before`; a start that was learnt of late takes nothing back."""
-        names = (field.name for field in fields(self))
-        return Account(**{name: max(0, getattr(self, name) - getattr(before, name)) for name in names})
+        pairs = (
+            (field.name, getattr(self, field.name), getattr(before, field.name)) for field in fields(self)
+        )
+        return Account(**{name: max(now - then, type(now)(0)) for name, now, then in pairs})
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,26 @@ Does not know: what its workers are asked to do.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import shlex
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+import psutil
 from pydantic import Field, model_validator
 
 from parslfl_executors.fields import Count, Devices, FieldError, Keywords, Settings
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
+
+    from parslfl_executors.checks import Check
 
 
 class Local(Settings):
@@ -54,6 +62,32 @@ class Local(Settings):
         """CPU threads of one worker, at least 1."""
         return self.threads or max(1, _cores() // self.workers_per_node())
 
+    def checks(self, label: str, folder: Path) -> Iterator[Check]:
+        """What can be told before any worker starts; `folder` as `build`'s `logs`."""
+        from parslfl_executors.local_checks import checks
+
+        return checks(self, folder)
+
+    def brief(self, seconds: float) -> Self:
+        """The same site with one worker, for a look of at most `seconds`, which nothing here limits."""
+        return self.model_copy(update={"workers": 1, "threads": self.threads_per_worker()})
+
+    def left(self, label: str, logs: Path) -> list[str]:
+        """Processes and temporary folders of the run with the folder `logs`."""
+        scratch = sorted(Path(tempfile.gettempdir()).glob(f"{_mark(logs)}*"))
+        return [*(f"process {one.pid}" for one in _guarded(logs)), *(f"folder {path}" for path in scratch)]
+
+    def clean(self, label: str, logs: Path) -> list[str]:
+        """End and remove what the run with the folder `logs` left; what could not be."""
+        for process in _guarded(logs):
+            with contextlib.suppress(psutil.Error):
+                for one in [*process.children(recursive=True), process]:
+                    one.kill()
+                process.wait(5)
+        for path in Path(tempfile.gettempdir()).glob(f"{_mark(logs)}*"):
+            shutil.rmtree(path, ignore_errors=True)
+        return self.left(label, logs)
+
     def _accelerators(self) -> int:
         return self.accelerators if isinstance(self.accelerators, int) else len(self.accelerators)
 
@@ -74,7 +108,7 @@ class Local(Settings):
         }
         return worker_pool(
             label,
-            LocalProcesses(**provider),  # type: ignore[no-untyped-call]  # Parsl types only some
+            LocalProcesses(mark=_mark(logs), **provider),
             logs,
             address="127.0.0.1",
             workers=self.workers_per_node(),
@@ -82,6 +116,23 @@ class Local(Settings):
             same_machine=True,
             raw=raw,
         )
+
+
+def _mark(logs: Path) -> str:
+    """By which what the run with the folder `logs` leaves in the temporary folder is known."""
+    return f"parslfl-{hashlib.blake2b(str(logs.resolve()).encode(), digest_size=4).hexdigest()}-"
+
+
+def _guarded(logs: Path) -> list[psutil.Process]:
+    """Worker pools of the run with the folder `logs`: the guard's command names both."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()
+            ours = any(word.startswith(f"--logdir={logs}/") for word in words)
+            if ours and "parslfl_executors.guard" in words and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _beside_script() -> str:

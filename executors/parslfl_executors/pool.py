@@ -81,7 +81,7 @@ def worker_pool(
     executor: HighThroughputExecutor = (make or Pool)(**{**settings, **raw})
     if address is None and "address" not in raw:
         # Parsl would find them too, but would also ask a public web service who we are
-        executor.all_addresses = _addresses()
+        executor.all_addresses = addresses()
     return executor
 
 
@@ -97,7 +97,21 @@ def _refuse_odd(logs: Path) -> None:
         raise Unusable(f"Parsl cannot start workers from {logs}: name a directory without {seen}")
 
 
-def _addresses() -> set[str]:
+def command_line(executor: Any, folder: Path) -> str:
+    """What a first block of an `executor` that is not started would run, but for ports and keys.
+
+    `folder` takes the place of the run's own; the provider gets a folder for scripts in it.
+    """
+    executor.run_dir = str(folder)
+    executor.logconf_path = None
+    scripts = folder / executor.label / "submit_scripts"
+    scripts.mkdir(parents=True, exist_ok=True)
+    executor.provider.script_dir = str(scripts)
+    executor.initialize_scaling()
+    return str(executor.launch_cmd).format(block_id="0")
+
+
+def addresses() -> set[str]:
     """IPv4 addresses of this machine; the loopback's where there is no other."""
     found = [entry for entries in psutil.net_if_addrs().values() for entry in entries]
     own = {entry.address for entry in found if entry.family == socket.AF_INET}

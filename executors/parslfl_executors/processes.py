@@ -12,9 +12,12 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from parsl.providers import LocalProvider
+
+from parslfl_executors.signals import Block, SiteSignals, counted
 
 #: Seconds from the request to end to the order.
 _GRACE = 2.0
@@ -27,9 +30,24 @@ class LocalProcesses(LocalProvider):
     stopped process does not hear SIGTERM. Temporary files of a block go with it.
     """
 
+    def __init__(self, *, mark: str = "parslfl-", **settings: Any) -> None:
+        """`mark`: how the names of the blocks' temporary folders begin."""
+        super().__init__(**settings)  # type: ignore[no-untyped-call]
+        self._mark = mark
+
+    def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
+        """How this machine stands; cores are idle by the last minute's load, this run's own included."""
+        alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
+        workers, free = counted(managers)
+        cores = len(os.sched_getaffinity(0))
+        blocks = tuple(Block(job, "running") for job in alive)
+        return SiteSignals(
+            time.time(), blocks, workers, free, None, max(0, round(cores - os.getloadavg()[0])), 1
+        )
+
     def submit(self, command: str, tasks_per_node: int, job_name: str = "parslfl") -> object:
         """Start a block; Parsl's worker pool leaves its sockets in TMPDIR, so that is its own."""
-        scratch = tempfile.mkdtemp(prefix="parslfl-")
+        scratch = tempfile.mkdtemp(prefix=self._mark)
         own = f"export TMPDIR={shlex.quote(scratch)}\n{command}"
         job = super().submit(own, tasks_per_node, job_name)  # type: ignore[no-untyped-call]
         self.resources[job]["scratch"] = scratch

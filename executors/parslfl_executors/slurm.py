@@ -6,15 +6,27 @@ Does not know: what its workers are asked to do.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
-from parslfl_executors.fields import Count, Devices, Duration, FieldError, Keywords, Settings, Whole
+from parslfl_executors.fields import (
+    Count,
+    Devices,
+    Duration,
+    FieldError,
+    Keywords,
+    Settings,
+    Unusable,
+    Whole,
+)
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
+
+    from parslfl_executors.checks import Check
 
 
 def _options(text: str) -> str:
@@ -112,6 +124,52 @@ class Slurm(Settings):
             python=self.python or "python3",
             raw={"block_error_handler": give_up, **raw},
         )
+
+    def clusters(self) -> str:
+        """What Slurm's commands are told in `--clusters`; "" for the cluster that is here."""
+        return str(self.parsl.get("provider", {}).get("clusters") or "")
+
+    def checks(self, label: str, folder: Path) -> Iterator[Check]:
+        """What can be told before any job is submitted; `folder` as `build`'s `logs`."""
+        from parslfl_executors.slurm_checks import checks
+
+        return checks(self, label, folder)
+
+    def brief(self, seconds: float) -> Self:
+        """The same site with one block, for a look of at most `seconds`."""
+        return self.model_copy(
+            update={
+                "min_blocks": 0,
+                "init_blocks": 1,
+                "max_blocks": 1,
+                "walltime": min(self.walltime, seconds),
+            }
+        )
+
+    def left(self, label: str, logs: Path) -> list[str]:
+        """Jobs of the run with the folder `logs` that are alive.
+
+        Raises:
+            Unusable: Slurm does not answer.
+        """
+        from parslfl_executors import slurm_queue
+
+        found = slurm_queue.labelled(slurm_queue.label(logs), self.clusters(), self.cmd_timeout)
+        if found is None:
+            raise Unusable(f"{label}: squeue does not answer: `scontrol ping` tells whether Slurm is up")
+        return [f"slurm job {job}" for job in sorted(found)]
+
+    def clean(self, label: str, logs: Path) -> list[str]:
+        """Cancel the jobs of the run with the folder `logs`; those that Slurm would not cancel.
+
+        Raises:
+            Unusable: Slurm does not answer.
+        """
+        from parslfl_executors import slurm_queue
+
+        if self.left(label, logs):
+            slurm_queue.cancel_labelled(slurm_queue.label(logs), self.clusters(), self.cmd_timeout)
+        return self.left(label, logs)
 
     def _provider(self) -> dict[str, Any]:
         from parslfl_executors.pool import bound_threads, interpreter_there

@@ -30,6 +30,8 @@ _NEW = 30.0
 _PATIENCE = 3
 #: Seconds without new blocks after one was refused while others live: a limit is reached.
 _PAUSE = 30.0
+#: Seconds that a job may take to end before it counts as over: only then Slurm tells why it ended.
+_ENDING = 15.0
 #: What sbatch says when its controller is away, not when it refuses.
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "no answer within")
 
@@ -52,9 +54,11 @@ class SlurmBlocks(SlurmProvider):
         self.comment, self.poll = comment, poll
         self.jobs: dict[str, Job] = {}
         self._submitted: dict[str, float] = {}
+        self._ending: dict[str, float] = {}
         self._full_until = 0.0
         self._refused: set[str] = set()
         self._unanswered: list[tuple[float, str]] = []
+        self._flags = ""
         super().__init__(**settings)
         self._accounting = self._cmd.startswith("sacct")
         # a requeued block would come back as one more than Parsl knows of
@@ -62,7 +66,9 @@ class SlurmBlocks(SlurmProvider):
 
     @property
     def status_polling_interval(self) -> int:
-        return self.poll
+        """Seconds between two looks; a job that is about to end is looked at again soon."""
+        ends = (self.resources[job]["status"].state == JobState.RUNNING for job in list(self._ending))
+        return 1 if any(ends) else self.poll
 
     @property
     def max_blocks(self) -> int:
@@ -75,7 +81,8 @@ class SlurmBlocks(SlurmProvider):
         self._most = count
 
     def execute_wait(self, cmd: str, timeout: float | None = None) -> tuple[int, str, str]:
-        answer = slurm_queue.ask(cmd, timeout or self.cmd_timeout)
+        flagged = cmd.replace("sbatch ", f"sbatch {self._flags}", 1) if cmd.startswith("sbatch ") else cmd
+        answer = slurm_queue.ask(flagged, timeout or self.cmd_timeout)
         return answer.code, answer.out, answer.err
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "parsl.slurm") -> str:
@@ -86,6 +93,18 @@ class SlurmBlocks(SlurmProvider):
             raise RefusedError(f"sbatch: {said}") from None
         self._submitted[job] = time.monotonic()
         return job
+
+    def trial(self, command: str, job_name: str) -> tuple[bool, str]:
+        """Whether sbatch would take the job that `submit` makes, and what it says; none is submitted."""
+        self._flags = "--test-only "
+        try:
+            super().submit(command, 1, job_name.replace("parsl.", "parslfl.", 1))
+        except SubmitException as error:  # always: there is no job to tell the number of
+            said = " ".join((error.stderr or error.stdout or f"exit code {error.retcode}").split())
+            return error.retcode == 0, said
+        finally:
+            self._flags = ""
+        return True, ""
 
     def cancel(self, job_ids: Sequence[object]) -> list[bool]:
         done = not job_ids or slurm_queue.cancel(
@@ -129,8 +148,9 @@ class SlurmBlocks(SlurmProvider):
             blocks=tuple(job.block() for job in found.values() if job.alive),
             workers=workers,
             free_workers=free,
-            idle_nodes=sum(n.count for n in nodes if n.state == "idle"),
-            idle_cores=sum(n.idle_cores for n in nodes),
+            idle_nodes=sum(n.count for n in nodes if n.state == "idle") if nodes else None,
+            idle_cores=sum(n.idle_cores for n in nodes) if nodes else None,
+            nodes=sum(n.count for n in nodes if n.serving) if nodes else None,
         )
 
     def sweep(self) -> None:
@@ -167,12 +187,17 @@ class SlurmBlocks(SlurmProvider):
     def _see(self, known_as: str, job: Job) -> None:
         entry = self.resources[known_as]
         self.jobs[known_as] = job
+        state = JobState.RUNNING if self._is_ending(known_as, job) else _state(job)
         entry["status"] = JobStatus(
-            _state(job),
+            state,
             None if job.state in slurm_queue.RUNNING else job.why(),
             stdout_path=entry["job_stdout_path"],
             stderr_path=entry["job_stderr_path"],
         )
+
+    def _is_ending(self, known_as: str, job: Job) -> bool:
+        now = time.monotonic()
+        return job.state == "COMPLETING" and now - self._ending.setdefault(known_as, now) < _ENDING
 
 
 def _state(job: Job) -> JobState:

@@ -23,6 +23,10 @@ from parslfl_executors.signals import Block
 _JOB = "%i|%T|%r|%S|%L|%l|%N|%k"
 #: partition, node count, state, CPUs allocated/idle/other/total.
 _NODES = "%P|%D|%t|%C"
+#: availability, time limit and the address of one node of a partition, a line for each of its nodes.
+_PARTITION = "%a|%l|%o"
+#: States of nodes that run jobs; sinfo marks some with a sign behind, such as ~ for one asleep.
+_SERVING = ("idle", "mix", "alloc", "comp")
 #: Users' defaults for these commands would change what they print.
 _DEFAULTS = ("SQUEUE_", "SINFO_", "SACCT_")
 _NOTHING = ("", "None", "N/A", "(null)", "(None)")
@@ -85,7 +89,7 @@ class Job:
             return f"{name} is {self.state}, but its workers do not answer"
         state = self.state if self.alive else f"ended: {self.state}"
         cause = self.reason or _MEANING.get(self.state, "")
-        if self.state in {"TIMEOUT", "DEADLINE"}:
+        if self.state in {"TIMEOUT", "DEADLINE"} or self.reason == "TimeLimit":
             cause = f"its walltime{f' of {self.limit}' if self.limit else ''} was reached"
         return f"{name} {state}{f' ({cause})' if cause else ''}"
 
@@ -98,6 +102,20 @@ class Nodes:
     state: str
     count: int
     idle_cores: int
+
+    @property
+    def serving(self) -> bool:
+        """Whether jobs can go there, now or later; * marks nodes that do not answer."""
+        return self.state.startswith(_SERVING) and not self.state.endswith("*")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Whether a partition is `up`, the longest job it takes in seconds (None: any), its nodes' addresses."""
+
+    up: bool
+    limit: float | None
+    addresses: tuple[str, ...]
 
 
 def ask(command: str | Sequence[str], timeout: float = 30) -> Answer:
@@ -122,6 +140,12 @@ def ask(command: str | Sequence[str], timeout: float = 30) -> Answer:
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
+def unanswered(clusters: str = "", timeout: float = 30) -> str:
+    """Why the controller does not answer; "" if it does."""
+    answer = ask(["squeue", *_on(clusters), "-h", "-u", getpass.getuser(), "-o", "%i"], timeout)
+    return answer.err.strip() or f"exit code {answer.code}" if answer.code else ""
+
+
 def jobs(ids: Sequence[str], clusters: str = "", timeout: float = 30) -> dict[str, Job] | None:
     """Jobs that Slurm still knows, by id; None if it did not answer."""
     answer = ask(["squeue", *_on(clusters), "-h", "-t", "all", "-j", ",".join(ids), "-o", _JOB], timeout)
@@ -142,6 +166,19 @@ def nodes(partition: str | None = None, clusters: str = "", timeout: float = 30)
     only = ["-p", partition] if partition else []
     answer = ask(["sinfo", *_on(clusters), "-h", *only, "-o", _NODES], timeout)
     return () if answer.code else read_nodes(answer.out)
+
+
+def partition(name: str | None = None, clusters: str = "", timeout: float = 30) -> Partition | str:
+    """A partition, by default all of them together; or why Slurm does not tell of it."""
+    only = ["-p", name] if name else []
+    answer = ask(["sinfo", *_on(clusters), "-h", "-N", *only, "-o", _PARTITION], timeout)
+    rows = [row for line in answer.out.splitlines() if len(row := line.split("|")) == 3]
+    if answer.code or not rows:
+        return answer.err.strip() or f"Slurm knows no nodes of {name or 'any partition'}"
+    limits = [_left(row[1]) for row in rows]
+    known = [limit for limit in limits if limit is not None]
+    longest = max(known) if len(known) == len(rows) else None
+    return Partition(any(row[0] == "up" for row in rows), longest, tuple({row[2] for row in rows}))
 
 
 def read_jobs(text: str) -> list[Job]:
@@ -180,10 +217,17 @@ def label(logs: Path) -> str:
     return f"parslfl:{logs.resolve()}"
 
 
+def labelled(comment: str, clusters: str = "", timeout: float = 30) -> list[str] | None:
+    """This user's jobs with this comment that are alive, by id; None if Slurm did not answer."""
+    answer = ask(["squeue", *_on(clusters), "-h", "-u", getpass.getuser(), "-o", _JOB], timeout)
+    if answer.code:
+        return None
+    return [job.id for job in read_jobs(answer.out) if job.comment == comment and job.alive]
+
+
 def cancel_labelled(comment: str, clusters: str = "", timeout: float = 30) -> list[str]:
     """Cancel this user's jobs with this comment; the ids of those that were alive."""
-    answer = ask(["squeue", *_on(clusters), "-h", "-u", getpass.getuser(), "-o", _JOB], timeout)
-    ids = [job.id for job in read_jobs(answer.out) if job.comment == comment and job.alive]
+    ids = labelled(comment, clusters, timeout) or []
     if ids:
         cancel(ids, clusters, timeout)
     return ids

@@ -6,6 +6,7 @@ Does not know: how flags are written, or what becomes of an error.
 from __future__ import annotations
 
 import contextlib
+import shutil
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from parslfl.data.folder import resolve_folder
 from parslfl.data.partition import holdings
 from parslfl.document import shown
 from parslfl.errors import ConfigError, Problem
+from parslfl.outlook import kept
 from parslfl.report import holdings as picture
 from parslfl.report import tables
 from parslfl.report.live import marks
@@ -76,6 +78,9 @@ def report(args: Namespace) -> int:
         )
     )
     tables.show([Row.of(one) for one in journal.reports(path)], Console())
+    for round, signals in sorted(kept(path).items())[-1:]:
+        for name, told in signals.items():
+            print(f"{name} before round {round + 1}: {told.text()}")
     return 0
 
 
@@ -112,6 +117,29 @@ def partition(args: Namespace) -> int:
         picture.plot(counts, title, Path(args.plot))
         print(f"picture: {args.plot}")
     return 0
+
+
+def doctor(args: Namespace) -> int:
+    """Look at every site before anything is spent on it."""
+    from parslfl.commands.doctor import examine, patience
+
+    wait = patience(args)
+    told = args.experiment is not None or args.per_round is not None
+    request = asked(args, args.defaults, fitting=told)
+    parent = None if args.run_dir is None else _directory(args.run_dir, "--run-dir")
+    folder = fresh_path("doctor", parent)
+    try:
+        return 1 if examine(request, folder, wait) else 0
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def cleanup(args: Namespace) -> int:
+    """End what killed drivers left: of one run, or of all in runs/."""
+    from parslfl.commands.cleanup import clean, unfinished
+
+    paths = [_directory(args.run_dir, "RUN_DIR")] if args.run_dir else unfinished(Path("runs"))
+    return 1 if [path for path in paths if not clean(path, alone=bool(args.run_dir))] else 0
 
 
 def _train(args: Namespace, request: Request, path: Path, resume: bool) -> None:
@@ -152,4 +180,6 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "report": report,
     "sites": sites,
     "partition": partition,
+    "doctor": doctor,
+    "cleanup": cleanup,
 }

@@ -125,6 +125,18 @@ RESUME_FLAGS = (
     *(flag for flag in FLAGS if flag.name in {"--plain", "--quiet", "--debug"}),
 )
 
+#: Flags of `parslfl doctor`.
+DOCTOR_FLAGS = (
+    *(
+        flag
+        for flag in FLAGS
+        if flag.name not in {"--run-dir", "--resume", "--dry-run", "--plain", "--quiet"}
+    ),
+    Flag("--run-dir", RUN, "where a run's directory would be made (default: runs/)", "DIR"),
+    Flag("--probe", RUN, "also start a short job at each site", action="store_true"),
+    Flag("--wait", RUN, "how long a probe may wait in a queue: seconds, 90s, 5m (default: 10m)", "TIME"),
+)
+
 #: Experiment fields that flags set.
 FIELDS = tuple(flag.field for flag in FLAGS if flag.field)
 

@@ -44,8 +44,8 @@ class Request:
     note: str = ""
 
 
-def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
-    """What the flags ask for, over a workflow's `defaults`.
+def asked(args: Namespace, defaults: Mapping[str, object], *, fitting: bool = True) -> Request:
+    """What the flags ask for, over a workflow's `defaults`; not `fitting`: the two need not fit.
 
     Raises:
         ConfigError: with every problem of the files, the flags and their fit.
@@ -58,7 +58,7 @@ def asked(args: Namespace, defaults: Mapping[str, object]) -> Request:
     federation = _tried(problems, lambda: _sized(load_federation(site, places), clients))
     experiment = _tried(problems, lambda: experiment_of(args, defaults, fields))
     if federation is not None and experiment is not None and not problems:
-        _tried(problems, lambda: check(federation, experiment))
+        _tried(problems, lambda: check(federation, experiment) if fitting else None)
         if not problems:
             auto = args.dataset == AUTO and "dataset" not in fields
             return _found(Request(federation, experiment)) if auto else Request(federation, experiment)
@@ -136,7 +136,8 @@ def _with_threads(federation: Federation, threads: Mapping[str, int]) -> Federat
 def _found(request: Request) -> Request:
     """The request as it is where its data is found, else with the digits."""
     wanted: Any = request.experiment.dataset  # every family member can tell whether it is there
-    homes = set(local_folders(request.federation, resolve_folder(request.experiment.data_dir)).values())
+    default = resolve_folder(request.experiment.data_dir)  # where the driver evaluates, without a local site
+    homes = set(local_folders(request.federation, default).values()) or {default}
     missing = sorted(str(folder) for folder in homes if not wanted.available(folder))
     name = request.experiment.resolved()["dataset"]
     if not missing:

@@ -136,6 +136,10 @@ def line(row: Row, rounds: int) -> str:
         parts.append(f"failed {first.client} ({first.kind}: {first_line(first.reason)})")
     if len(row.failures) > 1:
         parts.append(f"and {len(row.failures) - 1} more")
+    if row.incidents:
+        parts.append(f"survived at {row.incidents[0].site}: {first_line(row.incidents[0].reason)}")
+    if len(row.incidents) > 1:
+        parts.append(f"and {len(row.incidents) - 1} more")
     if row.evaluation_error:
         parts.append(f"not evaluated: {row.evaluation_error}")
     return "  ".join(parts)

@@ -64,6 +64,7 @@ def _lines(
     yield "up", _up(progress)
     yield from _clients(progress, room, marks)
     yield from _failed(progress.failures, room)
+    yield from _survived(progress, room)
 
 
 def _rounds(progress: Progress, room: int) -> Table:
@@ -190,3 +191,13 @@ def _failed(failures: tuple[Failure, ...], room: int) -> Iterator[tuple[str, Tex
         text = f"{last.client} in round {last.round + 1}{more}, {cause.kind}: {cause.reason}"
         for number, part in enumerate(wrap(text, room, max_lines=2, placeholder=" …")):
             yield "" if number else "failed", Text(part, style="red")
+
+
+def _survived(progress: Progress, room: int) -> Iterator[tuple[str, Text]]:
+    """The last incident, at most two lines."""
+    found = [(row.round, one) for row in progress.rows for one in row.incidents]
+    for round, one in found[-1:]:
+        more = f" (and {plural(len(found) - 1, 'incident')} before)" if len(found) > 1 else ""
+        text = f"{one.site} in round {round + 1}{more}: {one.reason}"
+        for number, part in enumerate(wrap(text, room, max_lines=2, placeholder=" …")):
+            yield "" if number else "survived", Text(part, style="yellow")

@@ -17,10 +17,12 @@ from parslfl.messages import (
     ClientSettled,
     Event,
     Failure,
+    Incident,
     Outcome,
     RoundPlan,
     RoundReport,
     RoundStarted,
+    SiteTimes,
     Update,
 )
 from parslfl.report.text import first_line
@@ -41,6 +43,8 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    sites: tuple[SiteTimes, ...] = ()
+    incidents: tuple[Incident, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -57,6 +61,8 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            sites=report.sites,
+            incidents=report.incidents,
         )
 
 

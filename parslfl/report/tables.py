@@ -1,4 +1,4 @@
-"""Tables of a run that has ended or rests: its rounds, its failures, its totals.
+"""Tables of a run that has ended or rests: its rounds, failures, incidents, sites and totals.
 
 Does not know: the run directory, or a run that is going on.
 """
@@ -6,18 +6,22 @@ Does not know: the run directory, or a run that is going on.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parslfl.messages import Client, Failure
+from parslfl.messages import Client, Failure, SiteTimes
 from parslfl.report.progress import Row, causes
-from parslfl.report.text import duration, loss, megabytes, percent, plural
+from parslfl.report.text import duration, first_line, loss, megabytes, percent, plural
 
 #: Clients named for each cause of failure.
 _NAMED = 6
+_SITE_HEADINGS = ("blocks\nstarted", "queue\nwait", "start-\nup", "transfer", "training", "idle\n(of ready)")
+#: What the sites' times are summed over.
+_SUMS = "queue wait, start-up and idle are summed over blocks; transfer and training over delivered updates"
 #: Two lines each, so that the table fits 80 columns.
 _HEADINGS = (
     "round",
@@ -64,6 +68,46 @@ def failures_table(failures: Sequence[Failure]) -> Table:
     return table
 
 
+def incidents_table(rows: Sequence[Row]) -> Table:
+    """What was survived: one line an incident, with whose training was done again."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("round", justify="right")
+    table.add_column("survived at")
+    table.add_column("cause", overflow="fold", ratio=3)
+    table.add_column("trained again", overflow="fold", ratio=1)
+    for row in rows:
+        for one in row.incidents:
+            again = ", ".join(str(client) for client in one.clients[:_NAMED])
+            rest = len(one.clients) - _NAMED
+            table.add_row(
+                str(row.round + 1),
+                Text(one.site),
+                Text(first_line(one.reason)),
+                Text(f"{again} and {rest} more" if rest > 0 else again or "-"),
+            )
+    return table
+
+
+def sites_table(rows: Sequence[Row]) -> Table:
+    """Where each site's time went, over all rounds."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("site")
+    for heading in _SITE_HEADINGS:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site in dict.fromkeys(times.site for row in rows for times in row.sites):
+        one = summed(site, rows)
+        idle = f"{duration(one.idle)} ({one.idle / one.ready:.0%})" if one.ready else "-"
+        times = (one.queued, one.starting, one.transfer, one.training)
+        table.add_row(Text(site), str(one.blocks), *map(duration, times), idle)
+    return table
+
+
+def summed(site: str, rows: Sequence[Row]) -> SiteTimes:
+    """The times of `site` over all `rows`."""
+    found = [times for row in rows for times in row.sites if times.site == site]
+    return SiteTimes(site, *(sum(getattr(one, f.name) for one in found) for f in fields(SiteTimes)[1:]))
+
+
 def totals(rows: Sequence[Row]) -> list[str]:
     """The run in a few lines: rounds, best and last accuracy, bytes, time."""
     if not rows:
@@ -85,7 +129,7 @@ def totals(rows: Sequence[Row]) -> list[str]:
 
 
 def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:
-    """Print rounds, failures and totals."""
+    """Print rounds, failures, incidents, sites and totals."""
     if last and len(rows) > last:
         console.print(f"the last {last} of {len(rows)} rounds:", style="dim")
     if rows:
@@ -93,6 +137,8 @@ def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None
     failures = [failure for row in rows for failure in row.failures]
     if failures:
         console.print(failures_table(failures))
+    if any(row.incidents for row in rows):
+        console.print(incidents_table(rows))
     for row in rows:
         if row.evaluation_error:
             console.print(
@@ -100,6 +146,9 @@ def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None
             )
     for text, clients in _noted(rows).items():
         console.print(Text(f"{_named(clients)}: {text}", style="yellow"))
+    if any(row.sites for row in rows):
+        console.print(sites_table(rows))
+        console.print(_SUMS, style="dim", highlight=False)
     for text in totals(rows):
         console.print(text, highlight=False, markup=False)
 

@@ -38,10 +38,10 @@ class File:
     root: str
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
-        path = self._path(name)
+        path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        self._take_spare(part)
+        self.take_spare(part)
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
             size = sum(_write(descriptor, buffer) for buffer in buffers)
@@ -52,7 +52,7 @@ class File:
         return Ref(size=size, checksum=checksum, path=name)
 
     def get(self, ref: Ref) -> memoryview:
-        path = self._path(ref.path)
+        path = self.path(ref.path)
         try:
             with path.open("rb") as stream:
                 found = os.fstat(stream.fileno()).st_size
@@ -70,7 +70,7 @@ class File:
 
     def drop(self, ref: Ref) -> None:
         """Forget `ref`. Its file may be written over from now on: no view of it may be in use."""
-        path = self._path(ref.path)
+        path = self.path(ref.path)
         try:
             if ref.size < _WORTH_KEEPING or path.parent.name != UPDATES:
                 path.unlink()
@@ -80,9 +80,9 @@ class File:
             return
 
     def has(self, name: str) -> bool:
-        return self._path(name).exists()
+        return self.path(name).exists()
 
-    def _take_spare(self, path: Path) -> None:
+    def take_spare(self, path: Path) -> None:
         """Give a dropped file the name `path`, if there is one: two takers cannot get the same."""
         for spare in list(self._spares().iterdir()):
             with contextlib.suppress(FileNotFoundError):
@@ -94,7 +94,12 @@ class File:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def _path(self, name: str) -> Path:
+    def path(self, name: str) -> Path:
+        """Where `name` is kept.
+
+        Raises:
+            PayloadError: it leads out of the folder.
+        """
         if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise PayloadError(f"the path {name!r} leads out of the shared folder {self.root}")
         return Path(self.root, name)
@@ -105,4 +110,12 @@ def _write(descriptor: int, buffer: Buffer) -> int:
     view, done = memoryview(buffer), 0
     while done < len(view):
         done += os.write(descriptor, view[done : done + (1 << 30)])
+    return done
+
+
+def write_at(descriptor: int, chunk: bytes, offset: int) -> int:
+    """Write all of `chunk` from `offset` on; how much that is."""
+    view, done = memoryview(chunk), 0
+    while done < len(view):
+        done += os.pwrite(descriptor, view[done:], offset + done)
     return done

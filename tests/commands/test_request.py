@@ -106,6 +106,11 @@ def test_auto_finds_the_real_data(site: str, data_folder: Path) -> None:
     assert asked(words(*flags), {}).experiment.resolved()["dataset"] == "cifar10"
 
 
+def test_auto_looks_where_the_driver_evaluates_if_no_site_is_here(tmp_path: Path) -> None:
+    flags = ["--site", "hybrid.yaml", "--dataset", "auto", "--data-dir", str(tmp_path)]
+    assert asked(words(*flags), {"dataset": "cifar10"}).experiment.dataset == Digits()
+
+
 def test_folders_are_the_sites_own_or_the_experiments(site: str, tmp_path: Path) -> None:
     flags = ["--site", site, "--per-round", "2", "--data-dir", str(tmp_path), "--set", "sites.b.data=/far"]
     made = asked(words(*flags), {})

@@ -7,7 +7,7 @@ from collections import Counter
 from parslfl.codecs.raw import Raw
 from parslfl.learning import LocalWork
 from parslfl.messages import Client, RoundPlan
-from parslfl.planning.selection import plan_round
+from parslfl.planning.selection import in_time, plan_round
 
 ROSTER = [Client(i, "here") for i in range(60)]
 
@@ -41,3 +41,29 @@ def test_everyone() -> None:
 
 def test_quorum_is_half_rounded_up_and_all_are_awaited() -> None:
     assert (plan(0, count=5).quorum, plan(0, count=5).close_at) == (3, 5)
+
+
+#: Four clients at `near`, two at `far`.
+TWO = [Client(i, "near" if i < 4 else "far") for i in range(6)]
+
+
+def test_a_site_that_cannot_begin_before_the_deadline_is_left_out() -> None:
+    assert in_time(TWO, 4, 60.0, {"near": 0.0, "far": 61.0}) == TWO[:4]
+    assert in_time(TWO, 4, 60.0, {"near": 0.0, "far": 60.0}) == TWO[:4]
+    assert in_time(TWO, 4, 60.0, {"near": 0.0, "far": 59.0}) == TWO
+    assert in_time(TWO, 4, 60.0, {"near": 0.0}) == TWO  # nobody knows: it may be in time
+
+
+def test_all_are_asked_where_too_few_could_be_in_time() -> None:
+    assert in_time(TWO, 5, 60.0, {"far": 3600.0}) == TWO
+    assert in_time(TWO, 4, 60.0, {"far": 3600.0, "near": 3600.0}) == TWO
+
+
+def test_without_a_deadline_waiting_changes_nothing() -> None:
+    def drawn(deadline: float | None, **waits: float) -> RoundPlan:
+        return plan_round(0, TWO, 3, 7, LocalWork(), Raw(), deadline=deadline, waits=waits)
+
+    assert drawn(None, far=3600.0) == drawn(None)
+    assert {a.client.site for a in drawn(60.0, far=3600.0).cohort} == {"near"}
+    assert drawn(60.0, far=3600.0) == drawn(60.0, far=3600.0)
+    assert drawn(60.0, far=1.0) == drawn(60.0)

@@ -64,7 +64,7 @@ def look(modules: list[str]) -> Loaded:
     """What importing each of `modules` loads."""
     done = subprocess.run(
         [sys.executable, "-c", CHILDREN],
-        input=json.dumps(modules), capture_output=True, text=True, timeout=60,
+        input=json.dumps(modules), capture_output=True, text=True, timeout=110,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     loaded: Loaded = json.loads(done.stdout)

@@ -17,6 +17,7 @@ from parslfl.messages import (
     ClientSettled,
     Evaluated,
     Failure,
+    Incident,
     Ref,
     RoundClosed,
     RoundPlan,
@@ -152,6 +153,17 @@ def test_plain_is_one_line_a_round() -> None:
             "failed here/0 (lost: its worker died)  and 1 more"
         ),
     ]
+
+
+def test_what_was_survived_is_on_the_rounds_line_and_in_the_panel() -> None:
+    told = (Incident("hpc", 1.0, "job 7: scancel", tuple(clients(1))), Incident("cloud", 2.0, "HTTP 500"))
+    lines: list[str] = []
+    with PlainLines("a title", 3, lines.append) as plain:
+        plain.told(replace(report(0), incidents=told))
+    assert lines[1].endswith("12 s  survived at hpc: job 7: scancel  and 1 more")
+    live = panel()
+    live.watch(RoundClosed(replace(report(0), incidents=told)))
+    assert "survived   cloud in round 1 (and 1 incident before): HTTP 500" in shown(live)
 
 
 def test_the_display_fits_where_it_goes() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from parslfl.messages import Client, Failure
+from parslfl.messages import Client, Failure, Incident, SiteTimes
 from parslfl.report import tables
 from parslfl.report.progress import Row
 
@@ -55,6 +55,23 @@ def test_only_the_last_rounds() -> None:
     assert "30 rounds took" in text
     assert "\n    10 " not in text
     assert "\n    11 " in text
+
+
+def test_sites_are_summed_over_rounds() -> None:
+    first = replace(row(0), sites=(SiteTimes("hpc", 2, 1.0, 4.0, 10.0, 2.0, 0.5, 9.0), SiteTimes("cloud")))
+    second = replace(row(1), sites=(SiteTimes("hpc", 1, 0.5, 2.0, 30.0, 8.0, 0.5, 80.0),))
+    words = " ".join(shown([first, second]).split())
+    assert "hpc 3 1.5 s 6.0 s 1.0 s 1 min 29 s 10 s (25%)" in words
+    assert "cloud 0 0.0 s 0.0 s 0.0 s 0.0 s -" in words
+
+
+def test_incidents_are_told_with_whose_training_was_done_again() -> None:
+    hit = tuple(Client(index, "hpc") for index in range(8))
+    told = (Incident("hpc", 1.0, "job 7: scancel", hit), Incident("cloud", 2.0, "HTTP [500]"))
+    words = " ".join(shown([row(0), replace(row(1), incidents=told)]).split())
+    assert "2 hpc job 7: scancel hpc/0, hpc/1," in words
+    assert "and 2 more" in words
+    assert "2 cloud HTTP [500] -" in words
 
 
 def test_no_round_yet() -> None:

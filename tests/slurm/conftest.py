@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+import slurm_bed
 
 from parslfl.experiment import Experiment
 from parslfl.sites import Federation, Site
-from parslfl_executors import slurm_queue
 from parslfl_executors.local import Local
 from parslfl_executors.slurm import Slurm
 
 TESTS = Path(__file__).parents[1]
-BED = TESTS / "testbeds/slurm/slurm.sh"
-
-
-def _impossible() -> str:
-    """Why no Slurm can be started here; "" if one can."""
-    if os.geteuid() != 0:
-        return "the Slurm test bed needs root"
-    if not shutil.which("apt-get"):
-        return "the Slurm test bed needs apt-get (Debian or Ubuntu)"
-    return ""
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[None]:
     """Slurm with four nodes of four CPUs, started for the session; skips where it cannot be."""
-    if why := _impossible():
-        pytest.skip(why)
-    running = slurm_queue.ask(["scontrol", "ping"]).code == 0  # started by hand: left running
-    started = subprocess.run([BED, "up"], capture_output=True, text=True)
-    if started.returncode:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
-        give_up(f"the Slurm test bed did not start: {started.stderr.strip()[-300:]}")
-    yield
-    if not running:
-        subprocess.run([BED, "down"], check=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(slurm_bed.cluster())
+        except slurm_bed.NoSlurmError as error:
+            give_up = pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip
+            give_up(str(error))
+        yield
 
 
 @pytest.fixture
-def site(slurm: None) -> Iterator[Callable[..., Site]]:
+def site(slurm: None, tmp_path: Path) -> Iterator[Callable[..., Site]]:
     """A site on the test bed: blocks of one worker. No job may be left after the test."""
 
     def make(name: str = "hpc", clients: int = 4, retries: int = 1, **changes: Any) -> Site:
@@ -65,7 +51,7 @@ def site(slurm: None) -> Iterator[Callable[..., Site]]:
         )
 
     yield make
-    assert alive() == []
+    assert [job for job in slurm_bed.jobs() if str(tmp_path) in job.comment] == []
 
 
 @pytest.fixture
@@ -99,9 +85,3 @@ def experiment() -> Callable[..., Experiment]:
 @pytest.fixture
 def federation() -> Callable[..., Federation]:
     return lambda *sites: Federation(name="test", sites=sites)
-
-
-def alive() -> list[str]:
-    """Jobs in the queue that are not on their way out."""
-    answer = slurm_queue.ask(["squeue", "-h", "-o", "%i|%T|%r|%S|%L|%l|%N|%k"])
-    return [job.id for job in slurm_queue.read_jobs(answer.out) if job.alive]

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from looking import wait_until
 
+from parslfl.cli import main
 from parslfl.sites import Federation, Site
 from parslfl_executors.slurm_queue import Job, ask, cleanup, label, read_jobs
 
@@ -87,4 +88,19 @@ def test_the_jobs_of_a_killed_driver_end_by_themselves_or_by_cleanup(
     # the heartbeat threshold, here 6 s: the running one ends, and the next one starts in its place
     assert wait_until(lambda: running not in [job.id for job in jobs(tmp_path)], 25)
     assert cleanup(tmp_path / "run" / "parsl") == [pending]
+    assert jobs(tmp_path) == []
+
+
+def test_a_killed_drivers_jobs_are_ended_by_the_command(
+    crowded: Federation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = start(crowded, tmp_path)
+    ids = sorted(job.id for job in jobs(tmp_path))
+    assert main(["cleanup", str(tmp_path / "run")]) == 1
+    assert "is being run by another process" in capsys.readouterr().err
+    assert sorted(job.id for job in jobs(tmp_path)) == ids
+    driver.kill()
+    driver.communicate(timeout=30)
+    assert main(["cleanup", str(tmp_path / "run")]) == 0
+    assert f"hpc: ended slurm job {ids[0]}, slurm job {ids[1]}" in capsys.readouterr().out
     assert jobs(tmp_path) == []

@@ -38,6 +38,28 @@ def test_the_wait_is_that_of_the_first_block_to_start() -> None:
     assert SiteSignals(100.0, (blocks[0], blocks[3]), 0, 0, 0, 0).waits() is None
 
 
+def test_a_worker_or_a_running_block_begins_at_once() -> None:
+    pending, running = Block("2", "pending", starts=160.0), Block("1", "running")
+    assert SiteSignals(100.0, (pending,), 0, 0).soonest() == 60.0
+    assert SiteSignals(100.0, (pending, running), 0, 0).soonest() == 0.0
+    assert SiteSignals(100.0, (pending,), 1, 0).soonest() == 0.0
+    assert SiteSignals(100.0, (), 0, 0).soonest() is None
+
+
+def test_signals_in_words() -> None:
+    blocks = (
+        Block("1", "running", left=600.0),
+        Block("2", "running", left=90.0),
+        Block("3", "pending", "Resources", starts=160.0),
+        Block("4", "pending", "Priority"),
+    )
+    said = "2 running (90 s left), 2 pending (Resources, Priority, first expected in 60 s)"
+    assert SiteSignals(100.0, blocks, 4, 1, 0, 3, 9).text() == (
+        f"{said}; workers: 4, 1 free; nodes: 9, idle: 0, idle cores: 3"
+    )
+    assert SiteSignals(100.0, (), 0, 0).text() == "no blocks; no workers; nodes unknown"
+
+
 def test_a_job_is_told_as_a_block() -> None:
     states = {"RUNNING": "running", "CONFIGURING": "pending", "SUSPENDED": "paused"}
     assert {s: Job("1", s).block().state for s in states} == states
@@ -59,7 +81,7 @@ def test_a_real_queue_is_read(site: Callable[..., Site], tmp_path: Path) -> None
     left = next(b.left for b in now.blocks if b.state == "running")
     assert 500 < (left or 0) < 600
     assert 500 < (now.waits() or 0) < 600
-    assert (now.workers, now.idle_nodes, now.idle_cores) == (2, 3, 12)
+    assert (now.workers, now.nodes, now.idle_nodes, now.idle_cores) == (2, 4, 3, 12)
 
 
 def seen(executor: object) -> SiteSignals:

@@ -74,6 +74,7 @@ class Cluster:
     accounts: frozenset[str] = frozenset({"default"})
     quota: int | None = None  # most pods of a namespace
     hold: bool = False  # no node takes a new pod
+    denied: frozenset[tuple[str, str]] = frozenset()  # (verb, resource) that RBAC forbids
     pods: dict[Key, Json] = field(default_factory=dict)
     secrets: dict[Key, Json] = field(default_factory=dict)
     running: dict[Key, Running] = field(default_factory=dict)
@@ -94,10 +95,10 @@ class Cluster:
 
     # What the API does ------------------------------------------------------------------------
 
-    def create(self, namespace: str, pod: Json) -> Json:
+    def create(self, namespace: str, pod: Json, *, trial: bool = False) -> Json:
         with self.lock:
             self._admit(namespace, pod)
-            self.created.append(copy.deepcopy(pod))
+            self.created += [] if trial else [copy.deepcopy(pod)]
             check(namespace, pod)
             name, spec = pod["metadata"]["name"], pod["spec"]
             account = spec.setdefault("serviceAccountName", "default")
@@ -110,8 +111,18 @@ class Cluster:
             about = {"namespace": namespace, "uid": str(uuid.uuid4()), "creationTimestamp": now()}
             pod["metadata"].update(about)
             pod.update(kind="Pod", apiVersion="v1", status={"phase": "Pending", "conditions": []})
-            self.pods[namespace, name] = pod
+            if not trial:
+                self.pods[namespace, name] = pod
             return pod
+
+    def listed(self) -> list[Json]:
+        """Every node, as `list_node` shows it."""
+        ready = [{"type": "Ready", "status": "True"}]
+        cordon = {"unschedulable": True} if self.hold else {}
+        return [
+            {"metadata": {"name": name}, "spec": cordon, "status": {"allocatable": room, "conditions": ready}}
+            for name, room in self.nodes.items()
+        ]
 
     def _admit(self, namespace: str, pod: Json) -> None:
         if namespace not in self.namespaces:
@@ -180,7 +191,7 @@ class Cluster:
         """All levers back."""
         with self.lock:
             self.faults.clear()
-            self.hold, self.quota = False, None
+            self.hold, self.quota, self.denied = False, None, frozenset()
 
     def names(self) -> list[str]:
         """Pods that are not on their way out."""

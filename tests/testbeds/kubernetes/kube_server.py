@@ -25,6 +25,8 @@ from kube_cluster import Cluster, now
 from kube_rules import Json, Refusal
 
 _PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+)(?:/(log|eviction))?)?")
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_VERBS = {"POST": "create", "DELETE": "delete"}
 _SECRETS = re.compile(r"/api/v1/namespaces/([^/]+)/secrets(?:/([^/]+))?")
 
 
@@ -69,6 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Bearer {self.server.token}":
             raise Refusal(401, "Unauthorized")
         cluster = self.server.cluster
+        verb, resource = _asked(self.command, urlsplit(self.path).path)
+        if (verb, resource) in cluster.denied:
+            raise Refusal(403, f'{resource} is forbidden: User "tester" cannot {verb} resource "{resource}"')
         with cluster.lock:
             for fault in cluster.faults:
                 if fault.times and fault.verb in ("", self.command) and fault.path in self.path:
@@ -84,7 +89,17 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._secret((found[1], found[2] or ""), body)
             if found := _PODS.fullmatch(parts.path):
                 return self._pod(found[1], found[2] or "", found[3] or "", query, body)
+            if parts.path == "/api/v1/nodes":
+                return 200, {"kind": "NodeList", "apiVersion": "v1", "items": self.server.cluster.listed()}
+            if (self.command, parts.path) == ("POST", _REVIEWS):
+                return 201, self._review(body)
         raise Refusal(404, "the server could not find the requested resource")
+
+    def _review(self, body: Json) -> Json:
+        wish = body["spec"]["resourceAttributes"]
+        resource = "/".join(filter(None, (wish["resource"], wish.get("subresource"))))
+        allowed = (wish["verb"], resource) not in self.server.cluster.denied
+        return {**body, "kind": "SelfSubjectAccessReview", "status": {"allowed": allowed}}
 
     def _secret(self, key: tuple[str, str], body: Json) -> tuple[int, Json]:
         kept = self.server.cluster.secrets
@@ -106,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
         cluster = self.server.cluster
         match self.command, name, part:
             case "POST", "", "":
-                return 201, cluster.create(space, body)
+                return 201, cluster.create(space, body, trial=query.get("dryRun") == "All")
             case "POST", _, "eviction":
                 cluster.delete(space, name)
                 return 201, {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
@@ -132,6 +147,13 @@ class _Handler(BaseHTTPRequestHandler):
             pod for (namespace, _), pod in self.server.cluster.pods.items()
             if namespace == space and wanted.items() <= (pod["metadata"].get("labels") or {}).items()
         ]  # fmt: skip
+
+
+def _asked(method: str, path: str) -> tuple[str, str]:
+    """The RBAC verb and resource of a call."""
+    parts = path.removeprefix("/api/v1/").split("/")
+    parts = parts[2:] if parts[0] == "namespaces" else parts  # pods, NAME, log
+    return _VERBS.get(method) or ("get" if len(parts) > 1 else "list"), "/".join(parts[::2])
 
 
 @contextmanager

@@ -84,6 +84,8 @@ def measure(bed: Bed, folder: Path) -> None:
             watch(running.executors[name], tasks[name], told, ended)
         for name, task in tasks.items():
             error = task.exception(120)
+            while name not in told:  # it is known at about the time that the task ends
+                time.sleep(0.05)
             cause = lost(error) if error else "nothing"
             print(f"{name:9} known {told[name]:5.1f} s   task {ended[name]:5.1f} s   {cause}")  # noqa: T201
 

@@ -1,0 +1,79 @@
+"""This machine looked at before its workers start.
+
+Does not know: what the workers are asked to do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from parslfl_executors.checks import Check, failed, ok, unknown
+
+if TYPE_CHECKING:
+    from parslfl_executors.local import Local
+
+#: Bytes that a worker takes before it has any data: Python, numpy and torch.
+_WORKER = 350e6
+#: Where devices of NVIDIA and AMD show.
+_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dri/renderD*")
+
+
+def checks(site: Local, folder: Path) -> Iterator[Check]:
+    """Cores, memory, accelerators and where logs go."""
+    workers, threads = site.workers_per_node(), site.threads_per_worker()
+    cores = len(os.sched_getaffinity(0))
+    detail = f"workers x threads: {workers} x {threads}, on {cores} cores"
+    if workers * threads > cores:
+        cure = f"leave workers and threads out, or set threads: {max(1, cores // workers)}"
+        yield failed("cores", detail, cure)
+    else:
+        yield ok("cores", detail)
+    yield _memory(workers)
+    if site.accelerators:
+        yield _accelerators(site)
+    yield _folder(folder)
+    yield ok("Python", f"{sys.version.partition(' ')[0]}, the driver's own")
+
+
+def memory() -> int:
+    """Bytes that this process may still take: of the machine, or of its container."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):  # no cgroup, or no limit ("max")
+        return free
+    return max(0, min(free, limit - used))
+
+
+def _memory(workers: int) -> Check:
+    free = memory()
+    detail = f"{free / 1e9:.1f} GB free, workers: {workers}"
+    if free < workers * _WORKER:
+        cure = f"set workers: {max(1, int(free / _WORKER))}, or end other programs"
+        return failed("memory", f"{detail}: each takes {_WORKER / 1e9:g} GB before any data", cure)
+    return ok("memory", detail)
+
+
+def _accelerators(site: Local) -> Check:
+    wanted = site.accelerators
+    there = [str(path) for pattern in _DEVICES for path in Path("/").glob(pattern[1:])]
+    most = wanted if isinstance(wanted, int) else len(set(wanted))
+    if len(there) >= most:
+        return ok("accelerators", f"{most} asked for; {', '.join(sorted(there))}")
+    if not there:
+        return failed("accelerators", f"{most} asked for, none is here", "set accelerators: 0")
+    return unknown("accelerators", f"{most} asked for; seen: {', '.join(sorted(there))}; --probe tells")
+
+
+def _folder(folder: Path) -> Check:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        return failed("run directory", f"{there} cannot be written", "name another one (--run-dir)")
+    return ok("run directory", f"{psutil.disk_usage(str(there)).free / 1e9:.1f} GB free on {there}")

@@ -1,0 +1,95 @@
+"""A Slurm site looked at before any allocation is spent: nothing is submitted.
+
+Does not know: what the workers are asked to do.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from parslfl_executors import slurm_queue
+from parslfl_executors.checks import Check, call_back, failed, ok, shared_folder, unknown
+
+if TYPE_CHECKING:
+    from parslfl_executors.slurm import Slurm
+
+_COMMANDS = ("sbatch", "squeue", "scancel", "sinfo")
+#: What to do about sbatch's words, by a part of them; the first that fits.
+_CURES = (
+    ("account", "set account to one of `sacctmgr show assoc user=$USER format=account,partition,qos`"),
+    ("partition", "set partition to one that `sinfo -s` lists"),
+    ("qos", "set qos to one of `sacctmgr show assoc user=$USER format=account,qos`"),
+    ("time limit", "lower walltime; `sinfo -o '%P %l'` shows what each partition allows"),
+    ("feature", "set constraint to a feature that `sinfo -o '%n %f'` shows"),
+    ("generic resource", "lower accelerators, or name a partition with GPUs: `sinfo -o '%P %G'`"),
+    ("node configuration", "ask for fewer cores, nodes or less memory: `sinfo -o '%P %D %c %m'` shows them"),
+    ("node count", "lower nodes_per_block"),
+    ("contact", "is the controller up? `scontrol ping`"),
+)
+
+
+def checks(site: Slurm, label: str, folder: Path) -> Iterator[Check]:
+    """What can be told from the driver; scripts and logs lie in `folder`, as a run's would."""
+    absent = [command for command in _COMMANDS if not shutil.which(command)]
+    if absent:
+        cure = "run this where sbatch works (a login node), or load Slurm's module"
+        yield failed("scheduler", f"not on PATH: {', '.join(absent)}", cure)
+        return
+    clusters, timeout = site.clusters(), site.cmd_timeout
+    said = slurm_queue.unanswered(clusters, timeout)
+    if said:
+        yield failed("scheduler", f"squeue: {said}", "is the controller up? `scontrol ping`")
+        return
+    yield ok("scheduler", "sbatch, squeue, scancel and sinfo are here, and the controller answers")
+    found = slurm_queue.partition(site.partition, clusters, timeout)
+    yield from _partition(site, found)
+    yield from _job(site, label, folder, found)
+    yield shared_folder("run directory", folder)
+    yield _python(site)
+
+
+def _partition(site: Slurm, found: slurm_queue.Partition | str) -> Iterator[Check]:
+    """What sbatch accepts but never starts, and who is there now."""
+    name = site.partition or "the default partition"
+    if isinstance(found, str):
+        yield failed("partition", found, "set partition to one that `sinfo -s` lists")
+        return
+    if not found.up:
+        yield failed("partition", f"{name} is down: jobs wait for ever", "name another one: `sinfo -s`")
+    elif site.partition and found.limit is not None and site.walltime > found.limit:
+        detail = f"{name} runs no job longer than {found.limit:.0f} s, walltime is {site.walltime:.0f} s"
+        yield failed("partition", detail, f"set walltime to at most {found.limit:.0f} s, or name another one")
+    nodes = slurm_queue.nodes(site.partition, site.clusters(), site.cmd_timeout)
+    serving = sum(one.count for one in nodes if one.serving)
+    idle = sum(one.count for one in nodes if one.state == "idle")
+    cores = sum(one.idle_cores for one in nodes if one.serving)
+    detail = (
+        f"{serving} of {sum(one.count for one in nodes)} nodes in service, {idle} idle, {cores} cores idle"
+    )
+    if serving < site.nodes_per_block:
+        yield failed("nodes", detail, "wait until nodes are back, or name another partition: `sinfo -s`")
+    else:
+        yield ok("nodes", detail)
+
+
+def _job(site: Slurm, label: str, folder: Path, found: slurm_queue.Partition | str) -> Iterator[Check]:
+    """The job that a run would submit, by `sbatch --test-only`; and where its workers call."""
+    from parslfl_executors.pool import addresses, command_line
+
+    executor = site.build(label, folder)
+    taken, said = executor.provider.trial(command_line(executor, folder), f"parsl.{label}.block-0")  # type: ignore[attr-defined]
+    if taken:
+        yield ok("job", f"sbatch takes it: would start {said.partition(' to start ')[2] or said}")
+    else:
+        fits = (cure for part, cure in _CURES if part in said.lower())
+        yield failed("job", said, next(fits, "change what sbatch complains of"))
+    peers = () if isinstance(found, str) else found.addresses
+    yield call_back(site.address, sorted({*addresses(), "127.0.0.1"}), peers)
+
+
+def _python(site: Slurm) -> Check:
+    where = f"`{site.python}`" if site.python else "the node's python3, or this one where it is shared"
+    return unknown("Python", f"workers start by {where}; --probe tells whether it fits")

@@ -1,0 +1,157 @@
+"""`parslfl doctor`: every site looked at before anything is spent on it, fault by fault with its cure.
+
+Does not know: how a resource manager is asked; each kind of site does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from parslfl.commands.request import Request
+from parslfl.data.folder import resolve_folder
+from parslfl.errors import ConfigError, DataError, Problem
+from parslfl.experiment import Experiment
+from parslfl.report.text import plural
+from parslfl.seeding import derive
+from parslfl.sites import Federation, Site, local_folders
+from parslfl_executors.checks import Check, failed, ok, shared_folder, unknown
+from parslfl_executors.fields import FieldError, Unusable, seconds
+
+#: How long a probe waits in a queue.
+_WAIT = "10m"
+_STYLES = {"ok": "green", "failed": "bold red", "unknown": "yellow"}
+
+
+class Findings:
+    """What was found, shown as it comes: a table on a terminal, else a line each."""
+
+    def __init__(self, console: Console) -> None:
+        self.failed: dict[str, int] = {}
+        self._console = console
+        self._table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for heading in ("site", "check", "verdict", "what was seen, and what to do"):
+            self._table.add_column(heading, overflow="fold")
+        self._live = Live(self._table, console=console, auto_refresh=False, vertical_overflow="visible")
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        with self._live if self._console.is_terminal else contextlib.nullcontext():
+            yield
+
+    def add(self, site: str, check: Check) -> None:
+        if check.verdict == "failed":
+            self.failed[site] = self.failed.get(site, 0) + 1
+        said = f"{check.detail}\n-> {check.cure}" if check.cure else check.detail
+        if self._console.is_terminal:
+            verdict = Text(check.verdict, style=_STYLES[check.verdict])
+            self._table.add_row(Text(site), Text(check.name), verdict, Text(said))
+            self._live.refresh()
+        else:
+            line = f"{site}: {check.name}: {check.verdict}: {said.replace(chr(10), ' ')}"
+            self._console.out(line, highlight=False)
+            sys.stdout.flush()
+
+
+def examine(request: Request, folder: Path, wait: float | None) -> int:
+    """Look at every site; with `wait`, also by a job each, which may queue for so many seconds.
+
+    `folder`: where a run's scripts and logs would lie. Returns how many checks failed.
+    """
+    console = Console()
+    findings = Findings(console)
+    with findings.shown():
+        for site in request.federation.sites:
+            for check in _checks(site, request, folder):
+                findings.add(site.name, check)
+        if wait is not None:
+            _probe(request, folder, wait, findings)
+    console.out(_summary(findings, wait), highlight=False)
+    return sum(findings.failed.values())
+
+
+def _probe(request: Request, folder: Path, wait: float, findings: Findings) -> None:
+    sound = [site for site in request.federation.sites if site.name not in findings.failed]
+    for name in findings.failed:
+        findings.add(name, unknown("probe", "not started: mend what failed first"))
+    if sound:
+        from parslfl.commands.probe import probes  # loads Parsl
+
+        for name, check in probes(request, sound, folder, wait):
+            findings.add(name, check)
+
+
+def _summary(findings: Findings, wait: float | None) -> str:
+    count = sum(findings.failed.values())
+    if count:
+        return f"{plural(count, 'check')} failed, at {', '.join(findings.failed)}: see what to do above"
+    return "nothing failed" + (
+        "" if wait is not None else "; --probe starts a short job at each site to tell the rest"
+    )
+
+
+def _checks(site: Site, request: Request, folder: Path) -> Iterator[Check]:
+    logs = folder / "parsl"
+    try:
+        yield from site.executor.checks(site.name, logs)
+    except Unusable as error:
+        yield failed("site", str(error), "change the site file accordingly")
+    yield _data(site, request.federation, request.experiment)
+    yield from _exchange(site, folder)
+
+
+def _data(site: Site, federation: Federation, experiment: Experiment) -> Check:
+    """Whether the data is there, as far as this machine sees it."""
+    folder = Path(site.data) if site.data else resolve_folder(experiment.data_dir)
+    dataset, name = experiment.dataset, experiment.resolved()["dataset"]
+    here = site.name in local_folders(federation, folder)
+    if not dataset.available(folder):
+        if here:
+            return unknown("data", f"no {name} in {folder}: a run downloads it there")
+        return unknown("data", f"{name} in {folder} is not seen from here; --probe looks there")
+    try:
+        labels = dataset.labels(folder)
+        seed = derive(experiment.seed, "partition")
+        parts = experiment.partition.split(labels, len(federation.clients()), seed)
+    except DataError as error:
+        return failed("data", str(error), "mend or replace the files, or change clients or partition")
+    sizes = [len(part) for part in parts]
+    where = "" if here else " (as seen from here)"
+    return ok("data", f"{name} in {folder}{where}, {min(sizes)} to {max(sizes)} examples a client")
+
+
+def _exchange(site: Site, folder: Path) -> Iterator[Check]:
+    """Whether driver and workers can share the folder that models go through."""
+    if site.transport.kind != "file" or site.executor.kind == "local":
+        return
+    shared = Path(site.transport.path or folder)
+    mounts = getattr(site.executor, "volumes", None)
+    if mounts is not None and not any(shared.is_relative_to(path) for path in mounts.values()):
+        cure = "mount a claim that the driver has too, and name its path: transport: {kind: file, path: ...}"
+        yield failed("exchange", f"pods do not mount {shared}, where models and updates go", cure)
+    else:
+        yield shared_folder("exchange", shared)
+
+
+def patience(args: Namespace) -> float | None:
+    """Seconds that a probe may wait in a queue; None for no probe.
+
+    Raises:
+        ConfigError: --wait is no duration.
+    """
+    if not args.probe:
+        return None
+    try:
+        found = seconds(args.wait or _WAIT)
+    except FieldError as error:
+        raise ConfigError([Problem(f"--wait {args.wait}", "", str(error))]) from None
+    return float(str(found))

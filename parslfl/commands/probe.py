@@ -1,0 +1,200 @@
+"""One short job a site: what its workers find, compared with the driver, as checks.
+
+Does not know: how the findings are shown.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from parsl.dataflow.dflow import DataFlowKernel
+
+from parslfl import graph, launch
+from parslfl.commands.request import Request
+from parslfl.data.folder import resolve_folder
+from parslfl.errors import ParslflError
+from parslfl.exchange import Exchange, open_exchange
+from parslfl.messages import Source
+from parslfl.params import checksum
+from parslfl.probing import Findings, Machine, ProbeTask, machine, nothing, probe
+from parslfl.report.text import megabytes
+from parslfl.runs import open_run
+from parslfl.seeding import derive
+from parslfl.sites import Site
+from parslfl_executors.checks import Check, failed, ok
+
+#: Seconds that a probe's job may run: it is done in some ten, and cancelled then.
+_WALLTIME = 300.0
+#: Bytes sent to and fro.
+_PAYLOAD = 8 << 20
+_PINGS = 5
+#: What to do about a link that does not work, by transport.
+_CURES = {
+    "file": "give driver and workers one folder under one name: transport: {kind: file, path: /shared/...}",
+    "inline": "see what it says; a transport of kind file is for larger models",
+}
+_ELSE = "see the transport of the site file"
+
+
+def probes(
+    request: Request, sites: Sequence[Site], folder: Path, patience: float
+) -> Iterator[tuple[str, Check]]:
+    """Start one worker at each of `sites` and yield (site, check) as answers come.
+
+    `folder` becomes a run directory, so that `parslfl cleanup` finds what a killed doctor leaves.
+
+    Raises:
+        RunError: `folder` cannot be used.
+    """
+    brief = [
+        site.model_copy(update={"executor": site.executor.brief(_WALLTIME), "retries": 0}) for site in sites
+    ]
+    federation = request.federation.model_copy(update={"sites": tuple(brief)})
+    run = open_run(folder, federation, request.experiment, False)
+    try:
+        exchange = open_exchange(run.path, federation.sites)
+        try:
+            with launch.kernel(brief, graph.DRIVER, run.path / "parsl") as running:
+                yield from _Probing(request, brief, running, exchange, patience).go()
+        finally:
+            exchange.close()
+    finally:
+        run.close()
+
+
+@dataclass(frozen=True)
+class _Probing:
+    request: Request
+    sites: Sequence[Site]
+    kernel: DataFlowKernel
+    exchange: Exchange
+    patience: float
+
+    def go(self) -> Iterator[tuple[str, Check]]:
+        began = time.monotonic()
+        asked = {self._ask(site): site for site in self.sites}
+        open_ = set(asked)
+        while open_:
+            left = began + self.patience - time.monotonic()
+            done, open_ = wait(open_, timeout=max(0.0, left), return_when=FIRST_COMPLETED)
+            for future in done:
+                waited = time.monotonic() - began
+                yield from (
+                    (asked[future].name, check) for check in self._heard(asked[future], future, waited)
+                )
+            if not done:
+                break
+        for future in open_:
+            yield asked[future].name, self._silent(asked[future])
+
+    def _ask(self, site: Site) -> Future[Findings]:
+        e, roster = self.request.experiment, self.request.federation.clients()
+        folder = site.data or str(resolve_folder(e.data_dir))
+        transport = self.exchange.places[site.name]
+        data = bytes(_PAYLOAD)
+        work = replace(e.strategy.local(e.work()), epochs=10_000, threads=site.executor.threads_per_worker())
+        task = ProbeTask(
+            model=e.model,
+            source=Source(e.dataset, e.partition, folder, len(roster), derive(e.seed, "partition")),
+            client=next(client.index for client in roster if client.site == site.name),
+            work=work,
+            seed=derive(e.seed, "init"),
+            payload=transport.put(f"updates/probe-{site.name}", [data], checksum([data])),
+            reply=f"updates/probe-{site.name}-reply",
+            transport=transport,
+        )
+        return graph.submit(self.kernel, site.name, probe, task)
+
+    def _silent(self, site: Site) -> Check:
+        why = launch.waiting(self.kernel, site.name) or "no worker called back"
+        cure = "wait longer (--wait 1h); or look whether a firewall stands between the workers and address"
+        return failed("worker", f"nothing heard for {self.patience:.0f} s: {why}", cure)
+
+    def _heard(self, site: Site, future: Future[Findings], waited: float) -> Iterator[Check]:
+        error = future.exception()
+        if error is not None:
+            cure = "mend what it says: worker_init, image, volumes, or Python and Parsl as here"
+            yield failed("worker", graph.lost(error), cure)
+            return
+        found = future.result()
+        what = found.machine
+        room = f"{what.cores} cores, {what.memory / 1e9:.1f} GB, {what.accelerator or 'no accelerator'}"
+        yield ok("worker", f"on {what.host} {waited:.1f} s after it was asked for: {room}")
+        yield _python(what, machine())
+        yield _data(found, site)
+        yield self._link(site, found)
+        if not found.data:
+            yield self._training(found)
+        yield from self._standing(site)
+
+    def _standing(self, site: Site) -> Iterator[Check]:
+        if said := launch.signals(self.kernel, site.name):
+            yield ok("signals", said.text())
+
+    def _link(self, site: Site, found: Findings) -> Check:
+        if found.link or found.reply is None:
+            return failed("link", found.link, _CURES.get(site.transport.kind, _ELSE))
+        transport = self.exchange.places[site.name]
+        began = time.perf_counter()
+        try:
+            same = checksum([transport.get(found.reply)]) == checksum([bytes(_PAYLOAD)])
+        except ParslflError as error:
+            return failed("link", str(error), _CURES.get(site.transport.kind, _ELSE))
+        up = time.perf_counter() - began
+        transport.drop(found.reply)
+        pings = [self._ping(site) for _ in range(_PINGS)]
+        rates = f"{_rate(found.read)} down, {_rate(up)} up, {min(pings) * 1000:.1f} ms a task"
+        if not same:
+            return failed(
+                "link", f"{rates}; the bytes changed on their way", "check the shared folder or network"
+            )
+        return ok("link", f"{site.transport.kind}: {rates}")
+
+    def _ping(self, site: Site) -> float:
+        began = time.perf_counter()
+        graph.submit(self.kernel, site.name, nothing).result(60)
+        return time.perf_counter() - began
+
+    def _training(self, found: Findings) -> Check:
+        name = self.request.experiment.resolved()["model"]
+        if found.training:
+            return failed(
+                "training", found.training, "try another device (--device cpu), model or batch size"
+            )
+        if not found.steps:
+            detail = (
+                f"{name}: not one step of {self.request.experiment.batch_size} within {found.trained:.0f} s"
+            )
+            return failed("training", detail, "choose a smaller model or batch, or a faster site")
+        step = found.trained / found.steps
+        rate = min(found.samples, self.request.experiment.batch_size) / step
+        return ok("training", f"{name}: {step * 1000:.3g} ms a step, {rate:,.0f} examples/s a worker")
+
+
+def _rate(seconds: float) -> str:
+    return f"{megabytes(round(_PAYLOAD / max(seconds, 1e-9)))}/s"
+
+
+def _python(there: Machine, here: Machine) -> Check:
+    """Whether the worker's Python and packages are the driver's."""
+    other = {name: (said, dict(here.packages)[name]) for name, said in there.packages}
+    differing = [f"{name} {said} (here {own})" for name, (said, own) in other.items() if said != own]
+    if there.python.split(".")[:2] != here.python.split(".")[:2]:
+        differing.insert(0, f"Python {there.python} (here {here.python})")
+    if differing:
+        cure = (
+            "install what the driver has there (constraints.txt), or run the driver from the same environment"
+        )
+        return failed("Python", ", ".join(differing), cure)
+    same = ", ".join(f"{name} {said}" for name, said in there.packages)
+    return ok("Python", f"{there.python}, {same}: as here")
+
+
+def _data(found: Findings, site: Site) -> Check:
+    if found.data:
+        return failed("data there", found.data, f"put it there, or set sites.{site.name}.data to where it is")
+    return ok("data there", f"{found.samples} examples of the site's first client")
