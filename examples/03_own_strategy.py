@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Classes
 from parslfl.experiment import Experiment
-from parslfl.learning import LocalWork
+from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.models.softmax import Softmax
 from parslfl.orchestrator import rounds
 from parslfl.params import Params, fold, zeros_like
@@ -27,13 +27,13 @@ class ServerMomentum:
     def local(self, work: LocalWork) -> LocalWork:
         return work
 
-    def weight(self, samples: int, steps: int) -> float:
-        return float(samples)
+    def weight(self, evidence: Evidence) -> float:
+        return float(evidence.samples)
 
     def start(self, params: Params) -> Params:
         return zeros_like(params)
 
-    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
         fold(mean, state, self.beta)  # mean += beta * state, in place
         return mean, {name: params[name] + mean[name] for name in params}
 

@@ -10,9 +10,11 @@ import mmap
 import os
 from pathlib import Path
 
+import numpy as np
+
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, RunError
-from parslfl.params import Params
+from parslfl.params import Array, Params
 
 
 def write(path: Path, params: Params, spare: Path | None = None) -> str:
@@ -46,3 +48,20 @@ def read(path: Path, expect: str) -> Params:
         return wire.unpack(view, expect)[0]
     except (OSError, ValueError, PayloadError) as error:
         raise RunError(f"cannot use the checkpoint {path}: {error}") from None
+
+
+def mapped(params: Params, place: Path | None) -> Params:
+    """`params` as they are if they are mapped already, or if there is no place; else through a file at
+    `place` that is gone from its folder at once, and from the disk when nobody uses the arrays."""
+    if place is None or all(map(_is_mapped, params.values())):
+        return params
+    found = read(place, write(place, params))
+    place.unlink()
+    return found
+
+
+def _is_mapped(array: Array) -> bool:
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap)

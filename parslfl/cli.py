@@ -82,6 +82,9 @@ def _parser() -> Parser:
     cleanup.add_argument("run_dir", metavar="RUN_DIR", nargs="?", help="without it: every run in runs/")
     cleanup.add_argument("--debug", action="store_true", help="show the traceback of an error")
     add(commands.add_parser("partition", help="show which client holds what"), PARTITION_FLAGS)
+    inspect = commands.add_parser("inspect", help="look into a model, an update or a client's state")
+    inspect.add_argument("file", metavar="FILE")
+    inspect.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 

@@ -1,5 +1,8 @@
 """A run's transports: from each site's configuration to the folder or channel it uses.
 
+A site that workers reach over gRPC has a server here, which reads and writes the run directory; the
+driver's own end of it is that directory.
+
 Does not know: rounds; only that models go out and updates come in.
 """
 
@@ -7,36 +10,64 @@ from __future__ import annotations
 
 import shutil
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from parslfl.errors import RunError
 from parslfl.graph import DRIVER
 from parslfl.journal import Checkpoint
-from parslfl.messages import Ref
+from parslfl.merging import Finished
+from parslfl.messages import Ref, RoundPlan
 from parslfl.params import checksum
 from parslfl.protocols import Transport
-from parslfl.sites import Site
+from parslfl.served import Served, serve
+from parslfl.sites import Federation, Site
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """The transport of every place of one run; `home` is the run directory's own."""
+    """The transport of every place of one run, as the driver uses it; `home` is the run directory's.
+
+    `served`: the sites whose workers come over gRPC.
+    """
 
     home: File
     places: dict[str, Transport]
+    served: Mapping[str, Served] = field(default_factory=dict)
+
+    def there(self, place: str) -> Transport:
+        """The transport as the workers of `place` use it: it goes into their tasks."""
+        return self.served[place].transport if place in self.served else self.places[place]
 
     def publish(self, checkpoint: Checkpoint) -> dict[str, Ref]:
         """Make the global model readable at every place: a reference for each."""
-        name = checkpoint.path.relative_to(self.home.root).as_posix()
-        size = checkpoint.path.stat().st_size
-        refs: dict[Transport, Ref] = {self.home: Ref(size, checkpoint.model, path=name)}
+        for served in self.served.values():
+            served.open_round(checkpoint.round, checkpoint.path.stat().st_size)
+        return self._published(checkpoint.path, checkpoint.model)
+
+    def publish_state(self, checkpoint: Checkpoint) -> dict[str, Ref]:
+        """The same for the strategy's state."""
+        return self._published(checkpoint.state_path, checkpoint.state)
+
+    def _published(self, path: Path, digest: str) -> dict[str, Ref]:
+        name, size = path.relative_to(self.home.root).as_posix(), path.stat().st_size
+        refs: dict[Transport, Ref] = {self.home: Ref(size, digest, path=name)}
         for transport in self.places.values():
             if transport not in refs:
-                refs[transport] = transport.put(name, [checkpoint.path.read_bytes()], checkpoint.model)
+                refs[transport] = transport.put(name, [path.read_bytes()], digest)
+        for served in self.served.values():
+            served.offer(name, size)
         return {place: refs[transport] for place, transport in self.places.items()}
+
+    def publish_probe(self, place: str, data: bytes) -> tuple[Ref, str]:
+        """Make `data` readable at `place` alone; second comes the name under which it may be sent back."""
+        name = f"updates/probe-{place}"
+        if place in self.served:
+            self.served[place].offer(name, len(data), reply=f"{name}-reply")
+        return self.places[place].put(name, [data], checksum([data])), f"{name}-reply"
 
     def withdraw(self, refs: dict[str, Ref]) -> None:
         """Forget what `publish` put outside the run directory."""
@@ -49,8 +80,22 @@ class Exchange:
         for transport in set(self.places.values()):
             transport.put(name, [], "")
 
+    def crossed(self, plan: RoundPlan, sent: dict[str, Ref], done: Finished) -> tuple[int, int]:
+        """Bytes that went (down, up) in a round that ended as `done`: to call once, when it is over.
+
+        `sent`: what each place was sent. Over gRPC all is counted as it crosses, repeats too; but small
+        updates ride in results.
+        """
+        counted = [served.take_counts() for served in self.served.values()]
+        down = sum(sent[a.client.site].size for a in plan.cohort if a.client.site not in self.served)
+        up = sum(u.ref.size for u in done.updates if u.client.site not in self.served or not u.ref.path)
+        up += sum(f.bytes_up for f in done.failures if f.client.site not in self.served)
+        return down + sum(gone for gone, _ in counted), up + sum(come for _, come in counted)
+
     def close(self) -> None:
-        """Remove what `open_exchange` made outside the run directory."""
+        """Remove what `open_exchange` made outside the run directory, and stop listening."""
+        for served in self.served.values():
+            served.close()
         for transport in self.places.values():
             if isinstance(transport, File) and transport != self.home:
                 shutil.rmtree(transport.root, ignore_errors=True)
@@ -60,16 +105,28 @@ def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
     """The exchange of the run in directory `run`, whose lock is held.
 
     Raises:
-        RunError: a site's shared folder cannot be used.
+        RunError: a site's shared folder, or address, cannot be used.
     """
-    home = File(str(run))
-    return Exchange(home, {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}})
+    home, served = File(str(run)), dict[str, Served]()
+    places = {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}}
+    exchange = Exchange(home, places, served)
+    clients = Federation(sites=sites).clients()
+    try:
+        for site in sites:
+            if site.transport.kind == "grpc":
+                served[site.name] = serve(site, [c for c in clients if c.site == site.name], home)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
 
 
 def _transport(site: Site, run: Path, home: File) -> Transport:
+    """The driver's end of a site's transport."""
     if site.transport.kind == "inline":
         return Inline()
-    return File(str(_own_folder(Path(site.transport.path), run))) if site.transport.path else home
+    path = site.transport.path if site.transport.kind == "file" else None
+    return File(str(_own_folder(Path(path), run))) if path else home
 
 
 def _own_folder(shared: Path, run: Path) -> Path:

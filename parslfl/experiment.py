@@ -5,9 +5,10 @@ Does not know: where the clients are, but for `check`, which says whether the tw
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -17,12 +18,14 @@ from pydantic import (
     ConfigDict,
     Field,
     FieldSerializationInfo,
+    StrictBool,
     ValidationInfo,
     field_serializer,
     field_validator,
 )
 
 from parslfl import document, settings, specs
+from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
 from parslfl.codecs.raw import Raw
 from parslfl.data.cifar10 import Cifar10
@@ -35,7 +38,7 @@ from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
+from parslfl.protocols import ClientSide, Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -49,6 +52,8 @@ _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
     "strategy": (STRATEGIES, Strategy),
     "codec": (CODECS, Codec),
 }
+#: Families whose members `+` joins, and into what.
+_CHAINS: dict[str, Callable[[tuple[Any, ...]], Any]] = {"codec": Chain}
 
 _LONGEST_NAME = 100
 #: More is a slip of the finger.
@@ -77,6 +82,9 @@ class Experiment(Settings):
     methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
     `learning.LocalWork`.
 
+    error_feedback: what the codec leaves out of an update is kept at the site and added to the
+    client's next one (None: where its error does not average out, as with topk).
+
     per_round: clients chosen in a round. deadline: seconds after which a round closes.
     fastest: it closes with that many updates (None: it waits for all). quorum: with fewer
     updates the run stops (None: half of per_round, rounded up). eval_every: rounds between two
@@ -92,6 +100,7 @@ class Experiment(Settings):
     model: Model = Cnn()
     strategy: Strategy = FedAvg()
     codec: Codec = Raw()
+    error_feedback: StrictBool | None = None
     rounds: _Many = 10
     per_round: Count = 20
     epochs: _Many = 5
@@ -153,8 +162,15 @@ class Experiment(Settings):
         )
 
     def keepers(self) -> list[str]:
-        """Fields whose objects keep state of clients at their sites from round to round."""
-        return [field for field in ("strategy", "codec") if keeps(getattr(self, field))]
+        """Fields that ask for state of clients to be kept at their sites from round to round."""
+        asked = {"strategy": keeps(self.strategy), "error_feedback": self.feeds_back()}
+        return [field for field, needed in asked.items() if needed]
+
+    def feeds_back(self) -> bool:
+        """Whether clients add to their next update what the codec left out of the last one."""
+        if self.error_feedback is None:
+            return bool(getattr(self.codec, "biased", False))
+        return self.error_feedback
 
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal experiment again, if its objects are known by name."""
@@ -232,16 +248,32 @@ def check(federation: Federation, experiment: Experiment) -> None:
         found["evaluate_on"] = f"no site is called {place!r}{specs.hint(place, places)}"
     homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
     for field in experiment.keepers() if homeless else ():
-        found[field] = (
-            f"{experiment.resolved()[field]} keeps state of each client at its site, and {homeless[0]} "
-            f"has no place for it: --set sites.{homeless[0]}.state=FOLDER (one that outlives its workers)"
+        found[field] = _homeless(field, experiment.resolved(), homeless[0])
+    steers = isinstance(experiment.strategy, ClientSide)
+    if steers and "guide" not in inspect.signature(experiment.model.train).parameters:
+        found["model"] = (
+            f"{type(experiment.model).__name__}.train takes no `guide`, which "
+            f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
         )
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
 
 
+def _homeless(field: str, experiment: Mapping[str, Any], site: str) -> str:
+    """Why `field` cannot be had, for want of a folder at `site`."""
+    feedback = field == "error_feedback"
+    what = f"what {experiment['codec']} leaves out" if feedback else f"the state of {experiment[field]}"
+    return (
+        f"{what} is kept at each client's site, and {site} has no place for it: "
+        f"--set sites.{site}.state=FOLDER (one that outlives its workers)"
+        f"{', or --error-feedback false' if feedback else ''}"
+    )
+
+
 def _parsed(text: str, known: Mapping[str, type], family: str) -> object:
     try:
+        if family in _CHAINS:
+            return specs.parse_chain(text, known, family, _CHAINS[family])
         return specs.parse(text, known, family)
     except ConfigError as error:
         raise FieldError("; ".join(problem.message for problem in error.problems)) from None

@@ -26,6 +26,7 @@ from parsl.dataflow.errors import PropagatedException
 from parsl.dataflow.futures import AppFuture
 
 from parslfl import merging, tasks
+from parslfl.errors import ParslflError, RunError
 from parslfl.merging import Folding
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
 
@@ -159,6 +160,20 @@ class Flight:
     closing: Closing
     tasks: Mapping[int, Client]
     began: float
+
+    def result(self) -> merging.Finished:
+        """Wait for the round's end.
+
+        Raises:
+            QuorumError: too few updates.
+            RunError: merging failed: a strategy's mistake, or a full disk.
+        """
+        try:
+            return self.finished.result()
+        except ParslflError:
+            raise
+        except Exception as error:
+            raise RunError(f"round {self.plan.round + 1} could not be merged: {lost(error)}") from error
 
 
 @dataclass(frozen=True)

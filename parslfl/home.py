@@ -30,19 +30,23 @@ def home_name(federation: Federation, experiment: Experiment) -> str:
 
 @dataclass(frozen=True)
 class Home:
-    """Where `name` is, how to reach it, its data folder, and CPU threads for one task there."""
+    """Where `name` is, how to reach it, its data folder, and CPU threads for one task there.
+
+    `transport` is the driver's end, `there` the worker's.
+    """
 
     name: str
     kernel: DataFlowKernel
     experiment: Experiment
     folder: str
     transport: Transport
+    there: Transport
     threads: int
 
     def begin(self, source: Source) -> Future[Ref]:
         """Begin to make the model of round 0, once `source` is found to suffice for its clients."""
         e = self.experiment
-        task = InitTask(e.model, e.dataset.shape, e.dataset.classes, derive(e.seed, "init"), self.transport)
+        task = InitTask(e.model, e.dataset.shape, e.dataset.classes, derive(e.seed, "init"), self.there)
         return graph.submit(self.kernel, self.name, tasks.init, task, source)
 
     def first(self, made: Future[Ref]) -> Params:
@@ -72,7 +76,7 @@ class Home:
             folder=self.folder,
             work=replace(e.work(), threads=self.threads),
             model_ref=model,
-            transport=self.transport,
+            transport=self.there,
         )
         return graph.submit(self.kernel, self.name, tasks.evaluate, task)
 

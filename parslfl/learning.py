@@ -1,14 +1,15 @@
-"""What passes between data, model and strategy inside one worker.
+"""What passes between data, model and strategy inside one process.
 
-These values never cross a process border: `messages` holds the ones that do.
+Those that hold arrays never cross a process border: `messages` has the ones that do.
 
 Does not know: rounds, clients, sites.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ class LocalWork:
 
     `proximal` is FedProx's mu: adds mu/2 * ||w - w_global||^2 to the loss (0 turns it off).
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `threads` bounds the CPU threads used.
+    `start_loss`: score the global model on the client's samples first (one pass more). `variance`:
+    measure that of the gradients (see `Trained`). `held_out`: share of the samples kept from training.
     """
 
     epochs: int = 5
@@ -50,6 +53,19 @@ class LocalWork:
     proximal: float = 0.0
     device: str = "auto"
     threads: int = 1
+    start_loss: bool = False
+    variance: bool = False
+    held_out: float = 0.0
+
+
+@dataclass(frozen=True)
+class Guide:
+    """Arrays that steer local training. `correction` is added to every gradient (SCAFFOLD's c - c_i);
+    `anchor` is where the proximal term pulls to. Empty: no correction; the model that training began with.
+    """
+
+    correction: Params = field(default_factory=dict)
+    anchor: Params = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,8 @@ class Trained:
     `params`: the new model, which becomes the update in place: arrays that a model needs again
     itself must be copies, or read-only.
     `samples`: examples seen at least once; `steps` of `planned_steps` done, fewer when `stop`
-    said so. `loss`: mean training loss of the last epoch, `first_loss` of the first.
+    said so. `loss`: mean training loss of the last epoch, `first_loss` of the first. `variance`, where
+    asked for: mean squared distance of the batches' gradients from their mean, over all steps.
     """
 
     params: Params
@@ -68,6 +85,7 @@ class Trained:
     planned_steps: int
     first_loss: float
     loss: float
+    variance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,66 @@ class Scores:
     accuracy: float
     loss: float
     samples: int
+
+
+@dataclass(frozen=True)
+class Personal:
+    """A client's own model beside the global one, on `samples` examples that neither was trained on there:
+    accuracies in [0, 1]."""
+
+    accuracy: float
+    global_accuracy: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One client's round once it has trained: what a strategy needs to say what the client keeps.
+
+    `start`: the global model. `shared`: the strategy's state as the driver sent it. `kept`: what the
+    client kept before. `delta`: its update as the driver decodes it. `train(params, work, guide)` trains
+    once more on the client's samples; `score` scores a model on those held out, None without any.
+    """
+
+    start: Params
+    shared: Params
+    kept: Params
+    delta: Params
+    steps: int
+    work: LocalWork
+    train: Callable[[Params, LocalWork, Guide], Trained]
+    score: Callable[[Params], Scores | None]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the driver knows of an update when it decides how much it counts.
+
+    The client's word: `samples`, `steps`, its losses (of the first and last epoch, and of the global model
+    before training) and `variance`. The driver's own: `work`, what it had asked for, and `norm`, the L2
+    norm of the decoded update (with a quantising codec a bound that is a little above).
+    """
+
+    samples: int
+    steps: int
+    work: LocalWork
+    norm: float
+    first_loss: float = math.nan
+    loss: float = math.nan
+    start_loss: float | None = None
+    variance: float | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The accepted updates of a round, in cohort order, among `clients` in the federation.
+
+    `extra`: the means for the strategy's second and further scales (see `protocols.Scaled`).
+    """
+
+    evidence: tuple[Evidence, ...]
+    clients: int
+    extra: tuple[Params, ...] = ()
 
 
 #: Asked between batches: True means stop here and hand in what is done.

@@ -3,7 +3,8 @@
 Updates are folded in cohort order into a few running sums ("lanes"), each a chain of merges, so
 memory does not grow with the number of clients and the result has the same bits in whatever
 order updates arrive. The sums stay on the `Desk`; only small `Merged` notes go through Parsl, which
-keeps every result until Python's cycle collector runs.
+keeps every result until Python's cycle collector runs. A strategy that needs all updates at once gets
+them mapped, at the end: they stay in their files until then.
 
 Does not know: Parsl, or which workers made the updates.
 """
@@ -13,30 +14,37 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from parslfl.checkpoints import write
+from parslfl.checkpoints import mapped, write
 from parslfl.codecs import wire
+from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError, QuorumError
+from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
-from parslfl.params import Params, average, fold, require_like, squared_norm, trained
-from parslfl.protocols import Codec, Strategy, Transport
+from parslfl.params import Params, average, require_like, squared_norm, trained
+from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport
+from parslfl.stack import Stack
+from parslfl.weighing import scales_of, worth
 
-#: Beyond these no honest update lies, and the sum of a million within them is still finite.
-MAX_NORM, MAX_WEIGHT = 1e15, 1e12
+#: Beyond this no honest update lies, and the sum of a million within it is still finite.
+MAX_NORM = 1e15
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a lane holds so far: total weight, and how each of its clients ended."""
+    """What a lane holds so far: total weight, and how each of its clients ended; `evidence` has one
+    for each of `updates`."""
 
     weight: float = 0.0
     updates: tuple[Update, ...] = ()
     failures: tuple[Failure, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,25 +64,44 @@ class Desk:
     """The driver's memory of parameters: all the big arrays it ever holds, in one place.
 
     `like`: the model the round started from. `state`: the strategy's. `lanes`: running sums, a
-    set of arrays a lane, their memory kept from round to round.
+    set of arrays a lane, their memory kept from round to round; `extra` those for a strategy's further
+    scales, by lane and scale. `held`: whole updates, for a strategy that needs them all.
     """
 
     like: Params = field(default_factory=dict)
     state: Params = field(default_factory=dict)
     lanes: dict[int, Params] = field(default_factory=dict)
+    extra: dict[tuple[int, int], Params] = field(default_factory=dict)
+    held: dict[Client, Params] = field(default_factory=dict)
 
     def clear(self, lane: int) -> None:
         """Set lane `lane` to zeros."""
         if lane not in self.lanes:
-            self.lanes[lane] = {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
-        for array in self.lanes[lane].values():
-            array.fill(0)
+            self.lanes[lane] = self._empty()
+        for sums in (self.lanes[lane], *(kept for (of, _), kept in self.extra.items() if of == lane)):
+            for array in sums.values():
+                array.fill(0)
+
+    def sums(self, lane: int, scale: int) -> Params:
+        """The sums of `lane` for the strategy's scale number `scale`."""
+        if scale == 0:
+            return self.lanes[lane]
+        if (lane, scale) not in self.extra:
+            made = self.extra[lane, scale] = self._empty()
+            for array in made.values():
+                array.fill(0)
+        return self.extra[lane, scale]
+
+    def _empty(self) -> Params:
+        return {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
 
 
 @dataclass(frozen=True)
 class Folding:
     """How a round's updates are merged; `started` is in `time.monotonic()`'s terms.
 
+    `works`: what each client was asked to do. `clients`: how many the federation has. `spill`: folder
+    for updates that are held and not mapped already; None leaves them in memory.
     Holds no arrays: Parsl keeps a task's arguments alive long after it is done.
     """
 
@@ -83,11 +110,14 @@ class Folding:
     transports: Mapping[str, Transport]
     desk: Desk
     started: float
+    works: Mapping[Client, LocalWork]
+    clients: int
+    spill: Path | None = None
 
 
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
-    if before is None:
+    if before is None and not isinstance(folding.strategy, NeedsAll):
         folding.desk.clear(lane)
     note = before or Merged()
     for outcome in outcomes:
@@ -97,19 +127,41 @@ def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome
 
 def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged:
     if isinstance(outcome, Failure):
-        return Merged(note.weight, note.updates, (*note.failures, outcome))
+        return replace(note, failures=(*note.failures, outcome))
     transport = folding.transports[outcome.client.site]
     try:
-        delta = read_update(outcome, transport, folding.codecs[outcome.client], folding.desk.like)
-        weight = _weight(outcome, folding.strategy)
-        fold(folding.desk.lanes[lane], delta, weight)
+        evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
-        refused = Failure(outcome.client, outcome.round, "refused", str(error))
-        return Merged(note.weight, note.updates, (*note.failures, refused))
+        refused = Failure(
+            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
+        )
+        return replace(note, failures=(*note.failures, refused))
     finally:
-        discard(outcome, transport)
+        if outcome.client not in folding.desk.held:
+            discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
-    return Merged(note.weight + weight, (*note.updates, folded), note.failures)
+    return Merged(note.weight + weight, (*note.updates, folded), note.failures, (*note.evidence, evidence))
+
+
+def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
+    """Fold the update, or hold it where the strategy needs all; what is known of it, and its weight.
+
+    Raises:
+        PayloadError: it cannot be used; nothing has been done with it then.
+    """
+    client, desk, strategy = update.client, folding.desk, folding.strategy
+    if isinstance(strategy, NeedsAll):
+        whole, norm = read_update(update, transport, folding.codecs[client], desk.like)
+        evidence, weight = worth(update, folding.works[client], norm, strategy)
+        if weight:
+            place = folding.spill and folding.spill / f"held-{client.index:05d}"
+            desk.held[client] = mapped(whole, place)
+        return evidence, weight
+    delta, norm = open_update(update, transport, folding.codecs[client], desk.like)
+    evidence, weight = worth(update, folding.works[client], norm, strategy)
+    for number, scale in enumerate(scales_of(evidence, strategy)):
+        delta.add(desk.sums(lane, number), weight * scale)
+    return evidence, weight
 
 
 def discard(update: Update, transport: Transport) -> None:
@@ -119,35 +171,54 @@ def discard(update: Update, transport: Transport) -> None:
             transport.drop(update.ref)
 
 
-def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> Params:
-    """The decoded delta, once it is known to be whole, of the right shape, and finite.
+def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
+    """The update as it came and its `bound`, once it is known to be whole, of the right shape and of sane
+    size.
 
     Raises:
         PayloadError: it is not.
     """
+    arrays, note = _received(update, transport)
+    with _decoding():
+        delta = opened(codec, arrays, note, trained(like))
+    return delta, _sane(delta.bound())
+
+
+def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
+    """The update as arrays like the trained ones of `like`, and its norm; for who needs more than sums.
+
+    Raises:
+        PayloadError: as `open_update`.
+    """
+    arrays, note = _received(update, transport)
+    with _decoding():
+        delta = codec.decode(arrays, note, trained(like))
+    return delta, _sane(math.sqrt(squared_norm(delta)))
+
+
+def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
+    """The arrays and the note of an update that is where it must be."""
     if update.ref.path not in {"", update_name(update.round, update.client)}:
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    arrays, note = wire.unpack(transport.get(update.ref), update.ref.checksum)
+    return wire.unpack(transport.get(update.ref), update.ref.checksum)
+
+
+@contextlib.contextmanager
+def _decoding() -> Iterator[None]:
+    """Whatever a codec cannot make sense of is the payload's fault."""
     try:
-        delta = codec.decode(arrays, note, like)
+        yield
     except PayloadError:
         raise
     except Exception as error:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-    norm = math.sqrt(squared_norm(delta))
+
+
+def _sane(norm: float) -> float:
     if not norm <= MAX_NORM:
         what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
         raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
-    return delta
-
-
-def _weight(update: Update, strategy: Strategy) -> float:
-    if update.samples < 0 or update.steps < 0:
-        raise PayloadError(f"claims {update.samples} samples in {update.steps} steps")
-    weight = strategy.weight(update.samples, update.steps)
-    if not 0 <= weight <= MAX_WEIGHT:
-        raise PayloadError(f"has the impossible weight {weight}")
-    return weight
+    return norm
 
 
 def finish(
@@ -160,15 +231,25 @@ def finish(
     Raises:
         QuorumError: fewer updates were accepted than the plan's quorum.
     """
-    updates = tuple(sorted((u for lane in lanes for u in lane.updates), key=lambda u: u.client))
+    accepted = sorted(
+        ((u, e) for lane in lanes for u, e in zip(lane.updates, lane.evidence, strict=True)),
+        key=lambda pair: pair[0].client,
+    )
+    updates = tuple(update for update, _ in accepted)
     failures = tuple(sorted((f for lane in lanes for f in lane.failures), key=lambda f: f.client))
     weight = sum(lane.weight for lane in lanes)
     if len(updates) < plan.quorum:
         raise QuorumError(_too_few(plan, updates, failures))
     if not weight > 0:
         raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
-    mean = average([folding.desk.lanes[lane] for lane in range(len(lanes))], weight)
-    new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean)
+    if isinstance(folding.strategy, NeedsAll):
+        mean, cohort = _combined(folding, folding.strategy, accepted)
+    else:
+        width = len(scales_of(accepted[0][1], folding.strategy))
+        sums = ([folding.desk.sums(lane, n) for lane in range(len(lanes))] for n in range(width))
+        mean, *extra = (average(totals, weight) for totals in sums)
+        cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
+    new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     who = f"{type(folding.strategy).__name__}.step"
     require_like(params, folding.desk.like, who)
     if not math.isfinite(squared_norm(trained(params))):
@@ -176,6 +257,23 @@ def finish(
     model = write(model_path, params, spare)
     kept = write(state_path, new_state) if new_state else ""
     return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
+
+
+def _combined(
+    folding: Folding, strategy: NeedsAll, accepted: Sequence[tuple[Update, Evidence]]
+) -> tuple[Params, Cohort]:
+    """What the strategy makes of all updates, in cohort order; these are forgotten then."""
+    desk = folding.desk
+    voting = [(update, evidence) for update, evidence in accepted if update.client in desk.held]
+    cohort = Cohort(tuple(evidence for _, evidence in voting), folding.clients)
+    stack = Stack(tuple(desk.held[update.client] for update, _ in voting))
+    desk.clear(0)
+    strategy.combine(stack, cohort, desk.lanes[0])
+    del stack
+    desk.held.clear()  # before their files may be written over
+    for update, _ in voting:
+        discard(update, folding.transports[update.client.site])
+    return desk.lanes[0], cohort
 
 
 def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Failure]) -> str:

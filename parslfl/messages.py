@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parslfl.learning import LocalWork
-from parslfl.protocols import Codec, Dataset, Model, Partition, Transport
+from parslfl.learning import LocalWork, Personal
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, Transport
 
 
 @dataclass(frozen=True, order=True)
@@ -56,7 +56,9 @@ class TrainTask:
     `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
     `store`: folder at the site where clients keep state between rounds ("": nobody needs one).
     `accepted`: the last round in which this client's update was folded, -1 for none: only the
-    state of that round counts.
+    state of that round counts. `error_feedback`: what the codec leaves out is kept in the store.
+    `strategy`: given where clients have a part of it to do (see `protocols.ClientSide`); `shared`: where
+    the state is that its server sends them.
     """
 
     round: int
@@ -71,6 +73,9 @@ class TrainTask:
     stop_at: float | None = None
     store: str = ""
     accepted: int = -1
+    error_feedback: bool = False
+    strategy: Strategy | None = None
+    shared: Ref | None = None
 
     @property
     def closed(self) -> str:
@@ -81,6 +86,10 @@ class TrainTask:
 def update_name(round: int, client: Client) -> str:
     """The only name under which `client` may put its update of `round` into a transport."""
     return f"updates/round-{round:04d}-client-{client.index:05d}"
+
+
+#: Name of the model of round 0 on its way from the worker that makes it.
+INITIAL = "updates/initial"
 
 
 @dataclass(frozen=True)
@@ -123,8 +132,10 @@ class Spent:
 class Update:
     """A client's answer: where its encoded delta is, and what it took to make it.
 
-    `raw_bytes` is the delta's size before encoding; `ref.size` after. `notes`: what its reader
+    `raw_bytes` is the delta's size before encoding; `ref.size` after; `bytes_down` that of the model
+    it started from. `notes`: what its reader
     should know about this update, such as state that was expected at the site and not found.
+    `start_loss`, `variance` (see `learning.Evidence`) and `personal`: None unless the strategy asks.
     """
 
     client: Client
@@ -138,6 +149,10 @@ class Update:
     raw_bytes: int
     spent: Spent = Spent()
     notes: tuple[str, ...] = ()
+    bytes_down: int = 0
+    start_loss: float | None = None
+    variance: float | None = None
+    personal: Personal | None = None
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.
@@ -147,13 +162,15 @@ FailureKind = Literal["error", "lost", "late", "refused"]
 
 @dataclass(frozen=True)
 class Failure:
-    """A client that gave the round nothing, and why. `detail` may hold a traceback."""
+    """A client that gave the round nothing, and why. `detail` may hold a traceback; `bytes_up` came
+    with an update that was refused."""
 
     client: Client
     round: int
     kind: FailureKind
     reason: str
     detail: str = ""
+    bytes_up: int = 0
 
 
 Outcome = Update | Failure
@@ -188,7 +205,7 @@ class SiteTimes:
     """Where a site's time went, in seconds, from the end of the round before to the end of this one.
 
     Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
-    there until its first worker is ready; `ready`, with workers; `idle`, the part of that in which
+    there until its first workers report; `ready`, with workers; `idle`, the part of that in which
     they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
     and to write the update; `training`. `blocks`: how many started.
     """
@@ -222,7 +239,8 @@ class RoundReport:
     """One finished round.
 
     `model` is the checksum of the new global model. Bytes are those that crossed a process
-    border: `bytes_down` models sent, `bytes_up` updates received. `seconds` from planning to
+    border: `bytes_down` models sent, `bytes_up` updates received; over gRPC since the round before,
+    each counted as it crosses, what was sent again too. `seconds` from planning to
     the new model. `accuracy` and `test_loss` are None in rounds that are not evaluated; where an
     evaluation was due and failed, `evaluation_error` says why. `sites`: where each site's time went;
     `incidents`: what was survived.

@@ -21,7 +21,6 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parslfl import graph, tasks
 from parslfl.checkpoints import write
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment, check
 from parslfl.home import Home, home_name, scored
@@ -45,6 +44,7 @@ from parslfl.messages import (
     Update,
 )
 from parslfl.outlook import Outlook
+from parslfl.protocols import ClientSide, shares
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
@@ -134,12 +134,13 @@ class _Run:
     watch: Watch
     outlook: Outlook
     accepted: dict[Client, int] = field(default_factory=dict)
+    shared: dict[str, Ref] = field(default_factory=dict)
 
     def go(self) -> Iterator[RoundReport]:
         self.accepted.update(last_accepted(reports(self.run.path)))
         start = self.run.checkpoint() or self._first()
         self._open(start)
-        refs = self.exchange.publish(start)
+        refs = self._publish(start, {})
         pending = self._unevaluated(refs)
         for round in range(start.round, self.experiment.rounds):
             if pending is not None and pending.scores is None:  # nothing to overlap with
@@ -151,13 +152,12 @@ class _Run:
                     either: list[Future[Any]] = [pending.scores or flight.finished, flight.finished]
                     wait(either, return_when=FIRST_COMPLETED)
                     yield self._complete(pending)
-                finished = _finished(flight)
+                finished = flight.result()
             finally:
                 flight.closing.cancel()
             report, start = self._land(flight, finished, refs)
             self._open(start)
-            self.exchange.withdraw(refs)
-            refs = self.exchange.publish(start)
+            refs = self._publish(start, refs)
             pending = self._evaluate(report, refs)
         if pending is not None:
             yield self._complete(pending)
@@ -165,8 +165,8 @@ class _Run:
     def _home(self) -> Home:
         name = home_name(self.federation, self.experiment)
         threads = 1 if name == graph.DRIVER else self._site(name).executor.threads_per_worker()
-        transport = self.exchange.places[name]
-        return Home(name, self.kernel, self.experiment, self.folders[name], transport, threads)
+        here, there = self.exchange.places[name], self.exchange.there(name)
+        return Home(name, self.kernel, self.experiment, self.folders[name], here, there, threads)
 
     def _first(self) -> Checkpoint:
         """Make the model of round 0 at home, while every other worker warms up."""
@@ -187,6 +187,14 @@ class _Run:
         self.desk.like, self.desk.state = {}, {}
         self.desk.like, self.desk.state = start.load()
 
+    def _publish(self, start: Checkpoint, old: dict[str, Ref]) -> dict[str, Ref]:
+        """Make the model readable everywhere, and the state if clients need it, instead of the old ones."""
+        self.exchange.withdraw(old)
+        self.exchange.withdraw(self.shared)
+        if shares(self.experiment.strategy):
+            self.shared.update(self.exchange.publish_state(start))
+        return self.exchange.publish(start)
+
     def _source(self, place: str) -> Source:
         e, n = self.experiment, len(self.federation.clients())
         return Source(e.dataset, e.partition, self.folders[place], n, derive(e.seed, "partition"))
@@ -201,7 +209,16 @@ class _Run:
         job = graph.Round(
             plan=plan,
             train_tasks=todo,
-            folding=Folding(e.strategy, codecs, self.exchange.places, self.desk, began),
+            folding=Folding(
+                e.strategy,
+                codecs,
+                self.exchange.places,
+                self.desk,
+                began,
+                works={a.client: a.work for a in plan.cohort},
+                clients=len(self.federation.clients()),
+                spill=self.run.path / "updates",
+            ),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
             spare=self.run.model_path(round - 1) if round else None,
@@ -216,7 +233,7 @@ class _Run:
         return graph.submit_round(self.kernel, job, closing)
 
     def _task(self, round: int, given: Assignment, start: Ref, stop_at: float | None) -> TrainTask:
-        site = self._site(given.client.site)
+        site, strategy = self._site(given.client.site), self.experiment.strategy
         return TrainTask(
             round=round,
             client=given.client,
@@ -225,11 +242,14 @@ class _Run:
             work=replace(given.work, threads=site.executor.threads_per_worker()),
             start=start,
             codec=given.codec,
-            transport=self.exchange.places[site.name],
+            transport=self.exchange.there(site.name),
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
             store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
             accepted=self.accepted.get(given.client, -1),
+            strategy=strategy if isinstance(strategy, ClientSide) else None,
+            shared=self.shared.get(site.name),
+            error_feedback=self.experiment.feeds_back(),
         )
 
     def _site(self, name: str) -> Site:
@@ -242,7 +262,9 @@ class _Run:
         self, flight: graph.Flight, done: Finished, refs: dict[str, Ref]
     ) -> tuple[RoundReport, Checkpoint]:
         """Journal the round; its model is the next start."""
-        report = self.sheet.report(flight, done, refs)
+        state = {place: ref.size for place, ref in self.shared.items()}
+        sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
+        report = self.sheet.report(flight, done, self.exchange.crossed(flight.plan, sent, done))
         self.run.finished(report, done.state)
         self.accepted.update(last_accepted([report]))
         self.watch(RoundClosed(report))
@@ -252,8 +274,7 @@ class _Run:
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""
         every, home = self.experiment.eval_every, self._home()
-        last = report.round == self.experiment.rounds - 1
-        due = last or (every and (report.round + 1) % every == 0)
+        due = report.round + 1 == self.experiment.rounds or (every and (report.round + 1) % every == 0)
         return _Pending(report, home.evaluate(report.round, refs[home.name]) if due else None)
 
     def _complete(self, pending: _Pending) -> RoundReport:
@@ -275,19 +296,3 @@ class _Run:
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)
-
-
-def _finished(flight: graph.Flight) -> Finished:
-    """Wait for the round's end.
-
-    Raises:
-        QuorumError: too few updates.
-        RunError: merging failed: a strategy's mistake, or a full disk.
-    """
-    try:
-        done: Finished = flight.finished.result()
-    except ParslflError:
-        raise
-    except Exception as error:
-        raise RunError(f"round {flight.plan.round + 1} could not be merged: {graph.lost(error)}") from error
-    return done

@@ -25,7 +25,7 @@ BLOCK = 1 << 17
 
 def is_trained(array: Array) -> bool:
     """Whether `array` takes part in training and averaging: any floating dtype."""
-    return np.issubdtype(array.dtype, np.floating)
+    return array.dtype.kind == "f"  # np.issubdtype says the same, twenty times as slowly
 
 
 def trained(params: Mapping[str, Array]) -> Params:
@@ -78,6 +78,11 @@ def turn_into_delta(new: Mapping[str, Array], old: Mapping[str, Array]) -> Param
     }
 
 
+def subtract(new: Mapping[str, Array], old: Mapping[str, Array]) -> Params:
+    """`new - old` for the trained arrays, in memory of their own."""
+    return {name: np.subtract(array, old[name]) for name, array in trained(new).items()}
+
+
 def fold(total: Params, delta: Mapping[str, Array], weight: float) -> None:
     """`total += weight * delta` in place, for every array of `delta`.
 
@@ -115,13 +120,13 @@ def squared_norm(params: Mapping[str, Array]) -> float:
     return total
 
 
-def blocks(array: Array) -> Iterator[npt.NDArray[np.floating]]:
-    """Views of at most `BLOCK` elements, in memory order. Needs a C-contiguous array."""
+def blocks(array: Array, size: int = BLOCK) -> Iterator[npt.NDArray[np.floating]]:
+    """Views of at most `size` elements, in memory order. Needs a C-contiguous array."""
     flat = array.reshape(-1)
     if not np.may_share_memory(flat, array) and array.size:
         raise ValueError(f"an array of shape {array.shape} is not contiguous: copy it first")
-    for start in range(0, flat.size, BLOCK):
-        yield flat[start : start + BLOCK]
+    for start in range(0, flat.size, size):
+        yield flat[start : start + size]
 
 
 def checksum(buffers: Iterable[bytes | memoryview]) -> str:

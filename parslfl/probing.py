@@ -59,8 +59,8 @@ class Machine:
 class Findings:
     """What a worker found. `data`, `link`, `training`: what is wrong with each, or "".
 
-    `samples`: of the client. `read`: seconds to get the payload. `reply`: the same bytes, sent
-    back. `steps` of training took `trained` seconds; `loss` is that of the last.
+    `samples`: of the client. `read`, `sent`: seconds to get the payload, and to send it back.
+    `reply`: the same bytes, sent back. `steps` of training took `trained` seconds.
     """
 
     machine: Machine
@@ -68,6 +68,7 @@ class Findings:
     samples: int = 0
     link: str = ""
     read: float = 0.0
+    sent: float = 0.0
     reply: Ref | None = field(default=None, repr=False)
     training: str = ""
     steps: int = 0
@@ -76,6 +77,15 @@ class Findings:
 
 def nothing() -> None:
     """Do nothing: how long that takes is the latency of a task."""
+
+
+def take(payload: Ref) -> None:
+    """Be sent a payload: how long that takes is the link of tasks themselves."""
+
+
+def give(size: int) -> bytes:
+    """Send so many bytes back."""
+    return bytes(size)
 
 
 def probe(task: ProbeTask) -> Findings:
@@ -88,7 +98,7 @@ def probe(task: ProbeTask) -> Findings:
     except Exception as error:  # noqa: BLE001 - said, not raised
         found["data"] = reason(error)
     try:
-        found["read"], found["reply"] = _echo(task)
+        found["read"], found["sent"], found["reply"] = _echo(task)
     except Exception as error:  # noqa: BLE001 - the same
         found["link"] = reason(error)
     try:
@@ -150,14 +160,15 @@ def _samples(task: ProbeTask) -> Samples:
     return source.dataset.train(folder, parts[task.client])
 
 
-def _echo(task: ProbeTask) -> tuple[float, Ref]:
-    """Seconds to read the payload to its last byte; and the same bytes on their way back."""
+def _echo(task: ProbeTask) -> tuple[float, float, Ref]:
+    """Seconds to read the payload to its last byte, and to send it back; and the same bytes on their way."""
     began = time.perf_counter()
     view = task.transport.get(task.payload)
     found = checksum([view])
     seconds = time.perf_counter() - began
+    began = time.perf_counter()
     reply: Ref = task.transport.put(task.reply, [bytes(view)], found)
-    return seconds, reply
+    return seconds, time.perf_counter() - began, reply
 
 
 def _speed(task: ProbeTask, samples: Samples) -> tuple[int, float]:

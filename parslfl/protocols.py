@@ -10,13 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
+from parslfl.learning import (
+    Cohort,
+    Evidence,
+    Guide,
+    LocalWork,
+    Personal,
+    Samples,
+    Scores,
+    Stop,
+    Trained,
+    Visit,
+)
 from parslfl.params import Array, Params
+from parslfl.stack import Stack
 
 Buffer = bytes | memoryview
 Labels = npt.NDArray[np.int64]
@@ -77,7 +89,11 @@ class Model(Protocol):
         ...
 
     def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
-        """Train from `params` (read-only arrays, left as they are) on `samples`."""
+        """Train from `params` (read-only arrays, left as they are) on `samples`.
+
+        Strategies with a part at the client (SCAFFOLD, Ditto) pass a sixth argument,
+        `guide: learning.Guide`: a model without it is refused with them.
+        """
         ...
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
@@ -85,15 +101,36 @@ class Model(Protocol):
         ...
 
 
-class Codec(Protocol):
-    """A reversible (or lossy) way to write an update's arrays."""
+class Delta(Protocol):
+    """An update that has been checked, in the form in which it came: dense, sparse or in whole numbers."""
 
-    def encode(self, delta: Params) -> tuple[Params, dict[str, Any]]:
-        """Arrays to send and a small JSON-able note that `decode` needs."""
+    def bound(self) -> float:
+        """Its Euclidean norm, or what that is at most; NaN or Inf if it is not finite."""
+        ...
+
+    def add(self, total: Params, weight: float) -> None:
+        """`total += weight * update`, in place; `total` has the trained arrays of its model."""
+        ...
+
+
+class Codec(Protocol):
+    """A reversible (or lossy) way to write an update's arrays.
+
+    One that can fold an update without making it dense is also an `Opener`. One whose error does
+    not average out has an attribute `biased` that is true: error feedback is then on by default.
+    """
+
+    def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
+        """Arrays to send and a small JSON-able note that `decode` needs. All random choice
+        follows from `seed`. `delta` holds floating arrays only, and is left as it is.
+
+        Raises:
+            PayloadError: `delta` is not finite, or cannot be written in this way.
+        """
         ...
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
-        """The update with the names, shapes and dtypes of `like`.
+        """The update with the names, shapes and dtypes of `like`, the trained arrays of the model.
 
         Raises:
             PayloadError: `arrays` cannot be an update for a model like `like`.
@@ -101,35 +138,91 @@ class Codec(Protocol):
         ...
 
 
+@runtime_checkable
+class Opener(Protocol):
+    """A codec that can give an update without making it dense."""
+
+    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta:
+        """What `decode` gives, in the form in which it came; refuses what `decode` refuses."""
+        ...
+
+
 class Strategy(Protocol):
     """How a round's updates become the next global model.
 
     The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates in
-    cohort order, and `step` turns it into the next model.
+    cohort order, and `step` turns it into the next model. Such a strategy is linear: updates are
+    folded as they come, and may be merged at their site first. One that also has `combine`
+    (`NeedsAll`) is not.
     """
 
     def local(self, work: LocalWork) -> LocalWork:
         """`work` as clients of this strategy do it (FedProx sets `proximal`)."""
         ...
 
-    def weight(self, samples: int, steps: int) -> float:
-        """Weight of an update made from `samples` examples in `steps` steps."""
+    def weight(self, evidence: Evidence) -> float:
+        """Weight of an update, at least 0."""
         ...
 
     def start(self, params: Params) -> Params:
         """The server's state before round 0; empty for stateless strategies."""
         ...
 
-    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
-        """(next state, next params). `mean` may be overwritten and returned."""
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        """(next state, next params). `mean` and `cohort.extra` may be overwritten and returned."""
         ...
 
 
-def keeps(thing: object) -> bool:
-    """Whether a codec or strategy keeps state of each client at its site from round to round.
+@runtime_checkable
+class Scaled(Protocol):
+    """A strategy whose weight and scale differ: `mean = sum(weight * scale * delta) / sum(weight)`."""
 
-    Those that do have an attribute `keeps` that is true.
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        """One scale for each mean that `step` wants, always as many: `mean`, then `cohort.extra`.
+        Each further mean costs the driver two more sums."""
+        ...
+
+
+@runtime_checkable
+class NeedsAll(Protocol):
+    """A strategy that must see all updates of a round at once: most robust ones.
+
+    They are kept until the round ends, as mapped files where they can be, and walked block by block.
     """
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        """Write what `step` gets as `mean` into `out`; `stack` and `cohort.evidence` go together."""
+        ...
+
+
+@runtime_checkable
+class ClientSide(Protocol):
+    """A strategy with a part that clients do, and something that they keep from round to round.
+
+    Its class has `keeps = True`, and `shares = True` if clients need the server's state.
+    """
+
+    def fresh(self, params: Params) -> Params:
+        """What a client has before its first accepted round, given the global model."""
+        ...
+
+    def guide(self, shared: Params, kept: Params) -> Guide:
+        """What steers the client's training; `shared` is the server's state, if it is shared."""
+        ...
+
+    def keep(self, visit: Visit) -> tuple[Params, Personal | None]:
+        """What the client keeps, with names, shapes and dtypes as from `fresh`; how its own model does."""
+        ...
+
+
+def shares(strategy: object) -> bool:
+    """Whether clients of this strategy are sent the server's state."""
+    return bool(getattr(strategy, "shares", False))
+
+
+def keeps(thing: object) -> bool:
+    """Whether a strategy keeps state of each client at its site from round to round: those that do
+    have an attribute `keeps` that is true."""
     return bool(getattr(thing, "keeps", False))
 
 
@@ -165,12 +258,18 @@ class Transport(Protocol):
 __all__ = [
     "Array",
     "Buffer",
+    "ClientSide",
     "Codec",
     "Dataset",
+    "Delta",
     "Labels",
     "Model",
+    "NeedsAll",
+    "Opener",
     "Partition",
+    "Scaled",
     "Strategy",
     "Transport",
     "keeps",
+    "shares",
 ]

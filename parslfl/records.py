@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from parslfl.errors import RunError
+from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Incident, Ref, RoundReport, SiteTimes, Spent, Update
 
 #: What an evaluation adds to a report.
@@ -120,6 +121,7 @@ def _update(entry: dict[str, Any]) -> Update:
         "first_loss": _loss(entry["first_loss"]),
         "loss": _loss(entry["loss"]),
         "notes": tuple(entry.get("notes", ())),
+        "personal": Personal(**entry["personal"]) if entry.get("personal") else None,
     }
     return Update(**{**entry, **parts})
 

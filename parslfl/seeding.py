@@ -25,3 +25,8 @@ def derive(seed: int, purpose: str, *path: int) -> int:
 def generator(seed: int, purpose: str, *path: int) -> np.random.Generator:
     """A numpy generator seeded by `derive`."""
     return np.random.default_rng(derive(seed, purpose, *path))
+
+
+def words(seed: int) -> np.random.SFC64:
+    """A fast source of raw 64-bit words (`random_raw`), the same in every version of numpy."""
+    return np.random.SFC64(seed)

@@ -10,9 +10,9 @@ import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 import parslfl
 from parslfl import document, settings
@@ -30,7 +30,11 @@ from parslfl_executors.slurm import Slurm
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 #: Workers or threads on one machine: more is a slip of the finger.
 _MOST = 4096
+_PORTS = 65535
 _SUFFIXES = ("", ".yaml", ".yml")
+
+
+Port = Annotated[int, Field(strict=True, ge=1, le=_PORTS)]
 
 
 def _name(text: str) -> str:
@@ -44,6 +48,19 @@ def _name(text: str) -> str:
 def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise FieldError(f"expected a path from / on, as the workers there see it, got {text!r}")
+    return text
+
+
+def _host(text: str) -> str:
+    if not text or any(mark in text for mark in "/ []") or (text.count(":") == 1):
+        raise FieldError(f"expected a name or number such as 10.0.0.1 (the port is `port`), got {text!r}")
+    return text
+
+
+def _listen(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > _PORTS or "/" in host:
+        raise FieldError(f"expected HOST:PORT such as 0.0.0.0:54001, got {text!r}")
     return text
 
 
@@ -63,6 +80,26 @@ class Inline(Settings):
     kind: Literal["inline"] = "inline"
 
 
+class Grpc(Settings):
+    """Models and updates as streams over gRPC with TLS, to and from the driver: no shared folder.
+
+    `address`, `port`: where the site's workers reach the driver; without them the executor's
+    `address`, else this machine's own, and any free port. `listen`: HOST:PORT to listen on where
+    that differs, as behind a NAT or a forwarded port.
+    """
+
+    kind: Literal["grpc"] = "grpc"
+    address: Annotated[str, AfterValidator(_host)] | None = None
+    port: Port | None = None
+    listen: Annotated[str, AfterValidator(_listen)] | None = None
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.listen is not None and self.address is None:
+            raise FieldError("name the address where workers reach what is listened on", "address")
+        return self
+
+
 class Site(Settings):
     """One place with data and workers.
 
@@ -76,9 +113,17 @@ class Site(Settings):
     clients: Count
     data: str | None = None
     executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
-    transport: Annotated[File | Inline, by_kind(File, Inline)] = File()
+    transport: Annotated[File | Grpc | Inline, by_kind(File, Grpc, Inline)] = File()
     retries: Whole = 1
     state: Annotated[str, AfterValidator(_absolute)] | None = None
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        raw = getattr(self.executor, "parsl", {})
+        if self.transport.kind == "grpc" and not raw.get("encrypted", True):
+            message = "the secrets of the grpc transport travel in tasks: leave encryption on"
+            raise FieldError(message, "executor", "parsl", "encrypted")
+        return self
 
     @field_validator("executor")
     @classmethod

@@ -1,7 +1,8 @@
 """One text form for every pluggable thing: `fedprox:mu=0.01`, `classes:k=2`, `raw`.
 
-A spec is a name and the fields of the frozen dataclass it stands for. `parse` and `render` are
-inverse, so a spec is at once the CLI value, the YAML value and the entry in a run directory.
+A spec is a name and the fields of the frozen dataclass it stands for; where a family's members can
+be joined, a `+` stands between them. `parse` (or `parse_chain`) and `render` are inverse, so a spec
+is at once the CLI value, the YAML value and the entry in a run directory.
 
 Does not know: which names exist; each family has its own dict of them.
 """
@@ -11,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from parslfl.errors import ConfigError, Problem
@@ -49,8 +51,26 @@ def parse(text: str, known: Mapping[str, type[T]], family: str) -> T:
         raise _refuse(family, f"{name}: {error}") from None
 
 
+def parse_chain(
+    text: str, known: Mapping[str, type[T]], family: str, join: Callable[[tuple[T, ...]], T]
+) -> T:
+    """What `text` names, where a `+` before a name joins several: `topk:ratio=0.1+zstd`.
+
+    Raises:
+        ConfigError: as `parse`, or `join` refuses them in this order.
+    """
+    parts = re.split(r"\+(?=\s*[A-Za-z])", text)
+    stages = tuple(parse(part, known, family) for part in parts)
+    try:
+        return join(stages) if len(stages) > 1 else stages[0]
+    except ValueError as error:
+        raise _refuse(family, f"{text.strip()}: {error}") from None
+
+
 def render(thing: object, known: Mapping[str, type]) -> str:
     """The spec of `thing`: its name and its fields; of more than two, those that were changed."""
+    if isinstance(stages := getattr(thing, "stages", None), tuple):
+        return "+".join(render(stage, known) for stage in stages)
     names = {kind: name for name, kind in known.items()}
     name = names.get(type(thing), type(thing).__name__)
     if not dataclasses.is_dataclass(thing):

@@ -14,7 +14,9 @@ import os
 import socket
 import time
 import traceback
-from functools import lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,14 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 
+from parslfl import clientside
 from parslfl.codecs import wire
+from parslfl.codecs.pieces import opened
 from parslfl.errors import ParslflError
-from parslfl.learning import Scores, Stop
+from parslfl.keep import ClientStore
+from parslfl.learning import Guide, LocalWork, Personal, Samples, Scores, Stop, Trained
 from parslfl.messages import (
+    INITIAL,
     EvaluateTask,
     Failure,
     InitTask,
@@ -37,11 +43,14 @@ from parslfl.messages import (
     Update,
     update_name,
 )
-from parslfl.params import Params, nbytes, require_like, turn_into_delta
+from parslfl.params import Params, fold, nbytes, require_like, subtract, turn_into_delta
 from parslfl.protocols import Model, Transport
+from parslfl.seeding import derive, generator
 
 #: Seconds between two looks at whether the round has been closed.
 _LOOK = 0.5
+#: Name under which a client keeps what its codec left out.
+RESIDUAL = "residual"
 
 
 def train(task: TrainTask) -> Outcome:
@@ -57,7 +66,7 @@ def init(task: InitTask, source: Source) -> Ref:
     _split(source)
     params = task.model.init(task.shape, task.classes, task.seed)
     packed = wire.pack(params)
-    ref: Ref = task.transport.put("updates/initial", packed.buffers, packed.checksum)
+    ref: Ref = task.transport.put(INITIAL, packed.buffers, packed.checksum)
     return ref
 
 
@@ -96,23 +105,26 @@ def _train(task: TrainTask) -> Outcome:
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
     params = read_model(task.transport, task.start)
-    indices = _split(task.source)[task.client.index]
-    samples = task.source.dataset.train(Path(task.source.folder), indices)
+    samples, held_out = _samples(task)
     loaded = time.time()
-    made = task.model.train(params, samples, task.work, task.seed, stop)
+    start_loss = task.model.evaluate(params, samples, task.work).loss if task.work.start_loss else None
+    part = clientside.begin(task, params)
+    guide = (part.guide(),) if part else ()
+    made = task.model.train(params, samples, task.work, task.seed, stop, *guide)
     done = time.time()
     if task.transport.has(task.closed):
         return Failure(task.client, task.round, "late", "the round was closed while this client trained")
     if task.work.epochs and not made.steps:
         return Failure(task.client, task.round, "late", "the deadline came before the first step")
     require_like(made.params, params, f"{type(task.model).__name__}.train")
-    delta = turn_into_delta(made.params, params)
-    packed = wire.pack(*task.codec.encode(delta))
-    ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    # training again would overwrite what it returned
+    delta = subtract(made.params, params) if part else turn_into_delta(made.params, params)
+    keep = partial(_keep, task, part, made.steps, samples, held_out, stop) if part else None
+    sent = _send(task, delta, keep)
     return Update(
         client=task.client,
         round=task.round,
-        ref=ref,
+        ref=sent.ref,
         samples=int(made.samples),  # a model may count in numpy's numbers; the journal is JSON
         steps=int(made.steps),
         planned_steps=int(made.planned_steps),
@@ -121,13 +133,86 @@ def _train(task: TrainTask) -> Outcome:
         raw_bytes=nbytes(delta),
         spent=Spent(
             load=loaded - started,
-            train=done - loaded,
-            encode=time.time() - done,
+            train=done - loaded + sent.kept,
+            encode=time.time() - done - sent.kept,
             started=started,
             host=socket.gethostname(),
             pid=os.getpid(),
         ),
+        notes=(*(part.notes if part else ()), *sent.notes),
+        bytes_down=task.start.size + (task.shared.size if task.shared else 0),
+        start_loss=None if start_loss is None else float(start_loss),
+        variance=None if made.variance is None else float(made.variance),
+        personal=sent.personal,
     )
+
+
+def _samples(task: TrainTask) -> tuple[Samples, Samples | None]:
+    """The client's examples to train on, and those held out: the same in every round."""
+    indices = _split(task.source)[task.client.index]
+    folder, dataset = Path(task.source.folder), task.source.dataset
+    held = int(task.work.held_out * len(indices))
+    if not held:
+        return dataset.train(folder, indices), None
+    mixed = generator(task.source.seed, "held-out", task.client.index).permutation(indices)
+    return dataset.train(folder, np.sort(mixed[held:])), dataset.train(folder, np.sort(mixed[:held]))
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """An update that is on its way, what its reader should know, and the strategy's part: what came of
+    it, and its seconds."""
+
+    ref: Ref
+    notes: tuple[str, ...]
+    personal: Personal | None
+    kept: float
+
+
+def _send(task: TrainTask, delta: Params, keep: Callable[[Params], Personal | None] | None) -> _Sent:
+    """Encode and store `delta`; `keep` is first given what the driver will decode.
+
+    With error feedback, what the codec left out of the client's last accepted update is added
+    first, and `delta` becomes what it leaves out now. That is saved before the driver hears of
+    the update: Seide et al. 2014, "1-Bit Stochastic Gradient Descent", section 2.
+    """
+    store, notes = ClientStore(task.store), tuple[str, ...]()
+    if task.error_feedback:
+        left, notes = store.recall(task.client, RESIDUAL, task.accepted, delta)
+        fold(delta, left, 1.0)
+    arrays, note = task.codec.encode(delta, derive(task.seed, "codec"))
+    began = time.time()
+    personal = keep(task.codec.decode(arrays, note, delta)) if keep else None
+    kept = time.time() - began
+    packed = wire.pack(arrays, note)
+    ref: Ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    if task.error_feedback:
+        opened(task.codec, arrays, note, delta).add(delta, -1.0)
+        store.save(task.client, RESIDUAL, task.round, task.accepted, delta)
+    return _Sent(ref, notes, personal, kept)
+
+
+def _keep(
+    task: TrainTask,
+    part: clientside.Part,
+    steps: int,
+    samples: Samples,
+    held_out: Samples | None,
+    stop: Stop,
+    received: Params,
+) -> Personal | None:
+    """The strategy's part after training."""
+
+    def again(params: Params, work: LocalWork, guide: Guide) -> Trained:
+        model: Any = task.model  # one with a guide: `experiment.check` has seen to it
+        made: Trained = model.train(params, samples, work, derive(task.seed, "again"), stop, guide)
+        require_like(made.params, params, f"{type(task.model).__name__}.train")
+        return made
+
+    def score(params: Params) -> Scores | None:
+        return None if held_out is None else task.model.evaluate(params, held_out, task.work)
+
+    return part.finish(received, steps, again, score)
 
 
 def _stopper(task: TrainTask) -> Stop:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from parslfl.graph import Flight
 from parslfl.merging import Finished
-from parslfl.messages import Client, Failure, Incident, Ref, RoundReport, SiteTimes, Update
+from parslfl.messages import Client, Failure, Incident, RoundReport, SiteTimes, Update
 from parslfl_executors.ledger import Account, Event, Ledger
 
 
@@ -33,16 +33,16 @@ class Timesheet:
         self.executors = executors
         self._before = dict.fromkeys(executors, Account())
 
-    def report(self, flight: Flight, done: Finished, models: Mapping[str, Ref]) -> RoundReport:
-        """The report of the round `flight`, which ended as `done`; `models`: what each site was sent."""
+    def report(self, flight: Flight, done: Finished, crossed: tuple[int, int]) -> RoundReport:
+        """The report of the round `flight`, which ended as `done`; `crossed`: bytes that went (down, up)."""
         return RoundReport(
             round=flight.plan.round,
             model=done.model,
             updates=done.updates,
             failures=done.failures,
             loss=mean_loss(done.updates),
-            bytes_down=sum(models[a.client.site].size for a in flight.plan.cohort),
-            bytes_up=sum(update.ref.size for update in done.updates),
+            bytes_down=crossed[0],
+            bytes_up=crossed[1],
             seconds=done.seconds,
             sites=self.times(done.updates),
             incidents=self.incidents(flight.began, flight.tasks, done.failures),

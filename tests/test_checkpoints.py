@@ -39,3 +39,16 @@ def test_another_checksum_than_expected_is_refused(tmp_path: Path) -> None:
     checkpoints.write(tmp_path / "m", NEW)
     with pytest.raises(RunError, match="cannot use the checkpoint"):
         checkpoints.read(tmp_path / "m", "0" * 16)
+
+
+def test_what_is_not_mapped_goes_through_a_file_that_is_gone_at_once(tmp_path: Path) -> None:
+    found = checkpoints.mapped(OLD, tmp_path / "held")
+    assert found["w"].tolist() == OLD["w"].tolist()
+    assert not found["w"].flags.writeable
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_mapped_or_has_no_place_stays_as_it_is(tmp_path: Path) -> None:
+    found = checkpoints.read(tmp_path / "m", checkpoints.write(tmp_path / "m", NEW))
+    assert checkpoints.mapped(found, tmp_path / "held") is found
+    assert checkpoints.mapped(OLD, None) is OLD

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from parslfl.errors import RunError
+from parslfl import checkpoints
+from parslfl.codecs import wire
+from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import open_exchange
+from parslfl.journal import Checkpoint
 from parslfl.sites import File, Site
 from parslfl_executors.local import Local
 
@@ -56,3 +60,17 @@ def test_a_folder_that_parslfl_did_not_make_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is in the way"):
         open_exchange(tmp_path / "run", (site(tmp_path / "shared"),))
     assert (own / "precious").exists()
+
+
+def test_a_strategys_state_is_published_as_a_model_is(tmp_path: Path) -> None:
+    exchange = open_exchange(tmp_path / "run", (site(tmp_path / "shared"),))
+    path = tmp_path / "run" / "models" / "round-0002.state"
+    path.parent.mkdir(parents=True)
+    digest = checkpoints.write(path, {"c": np.ones(3, np.float32)})
+    refs = exchange.publish_state(Checkpoint(2, path.with_suffix(".plm"), "", path, digest))
+    for place, ref in refs.items():
+        assert wire.unpack(exchange.places[place].get(ref), digest)[0]["c"].tolist() == [1, 1, 1]
+    exchange.withdraw(refs)
+    with pytest.raises(PayloadError):
+        exchange.places["here"].get(refs["here"])
+    assert path.exists()

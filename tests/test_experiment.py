@@ -262,19 +262,76 @@ def test_slips_of_the_finger_are_refused(field: str, value: object, said: str) -
 
 
 @dataclass(frozen=True)
-class Keeper(Raw):
+class Keeper(FedAvg):
     keeps: bool = True
 
 
 def test_what_keeps_state_needs_a_place_for_it_at_every_site() -> None:
     cloud = Site(name="cloud", clients=30, executor=Local(), transport=Inline())
     bare = Federation(sites=(*THIRTY.sites, cloud))
-    check(bare, made())
-    with pytest.raises(
-        ConfigError, match=r"codec: Keeper.*cloud has no place .*--set sites.cloud.state=FOLDER"
-    ):
-        check(bare, made(codec=Keeper()))
     kept = Federation(sites=(*THIRTY.sites, cloud.model_copy(update={"state": "/keep"})))
-    check(kept, made(codec=Keeper()))
-    assert made(codec=Keeper()).keepers() == ["codec"]
-    assert made().keepers() == []
+    check(bare, made())
+    for fields, said in [
+        ({"strategy": Keeper()}, r"^strategy: the state of Keeper.* cloud has no place .*cloud.state=FOLDER"),
+        ({"codec": "topk"}, r"^error_feedback: what topk.* leaves out .*, or --error-feedback false$"),
+        ({"error_feedback": True}, r"^error_feedback: what raw leaves out "),
+    ]:
+        check(kept, made(**fields))
+        with pytest.raises(ConfigError, match=said):
+            check(bare, made(**fields))
+    check(bare, made(codec="topk", error_feedback=False))
+
+
+@pytest.mark.parametrize(
+    ("codec", "on"),
+    [
+        ("raw", False),
+        ("fp16", False),
+        ("quantize:bits=2", False),
+        ("quantize:bits=2,nearest=true", True),
+        ("topk", True),
+        ("randomk", True),
+        ("randomk:unbiased=true", False),
+        ("topk+quantize:bits=4+zstd", True),
+        ("quantize+zstd", False),
+    ],
+)
+def test_error_feedback_is_on_where_the_error_does_not_average_out(codec: str, on: bool) -> None:
+    assert made(codec=codec).feeds_back() is on
+    assert made(codec=codec, error_feedback=not on).feeds_back() is not on
+    assert made(codec=codec).keepers() == (["error_feedback"] if on else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("topk:ratio=0.05+quantize:bits=4+zstd", "topk:ratio=0.05+quantize:bits=4+zstd:level=0"),
+        ("topk:ratio=1e-2 + zstd:level=3", "topk:ratio=0.01+zstd:level=3"),
+        ("randomk:ratio=0.5,unbiased=true+bf16", "randomk:ratio=0.5,unbiased=true+bf16"),
+        ("quantize", "quantize"),
+    ],
+)
+def test_a_chain_of_codecs_is_written_as_it_is_read(text: str, written: str) -> None:
+    experiment = made(codec=text)
+    assert experiment.resolved()["codec"] == written
+    assert made(codec=written) == experiment
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("zstd+topk", "codecs are joined in this order"),
+        ("raw+zstd", "codecs are joined in this order"),
+        ("quantize+fp16", "codecs are joined in this order"),
+        ("topk+quantise", "unknown codec 'quantise' .did you mean 'quantize'"),
+        ("topk+", "unknown codec 'topk[+]'"),
+        ("topk:ratio=0", "ratio must be above 0 and at most 1, got 0.0"),
+        ("topk:ratio=2+zstd", "ratio must be above 0 and at most 1, got 2.0"),
+        ("quantize:bits=3", "bits must be 8, 4 or 2, got 3"),
+        ("quantize:block=100", "block must be 0 or a power of two from 16 to 65536, got 100"),
+        ("zstd:level=20", "level must be from 0 to 19, got 20"),
+    ],
+)
+def test_a_codec_that_cannot_be_is_refused(text: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        made(codec=text)

@@ -68,9 +68,9 @@ def test_a_client_never_accepted_starts_from_zeros_and_says_nothing(store: Clien
     store.save(ANN, "residual", 0, -1, state(1))
     found, notes = store.recall(ANN, "residual", -1, LIKE)
     assert notes == ()
-    assert {name: (a.tolist(), a.dtype) for name, a in found.items()} == {
-        "w": ([0, 0, 0], np.float32),
-        "b": (0, np.float64),
+    assert {name: (a.tolist(), a.dtype.str) for name, a in found.items()} == {
+        "w": ([0, 0, 0], "<f4"),
+        "b": (0, "<f8"),
     }
 
 

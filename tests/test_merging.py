@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import QuorumError
-from parslfl.learning import LocalWork
+from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
+from parslfl.protocols import Strategy
 from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.qfedavg import QFedAvg
+from parslfl.strategies.robust import Median
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
@@ -27,9 +32,15 @@ MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
 CLIENTS = [Client(i, "here") for i in range(6)]
 
 
-def folding(clients: list[Client] = CLIENTS) -> Folding:
+def folding(clients: list[Client] = CLIENTS, strategy: Strategy = FedAvg()) -> Folding:  # noqa: B008 - frozen
     return Folding(
-        FedAvg(), dict.fromkeys(clients, Raw()), {"here": Inline()}, Desk(like=MODEL), time.monotonic()
+        strategy,
+        dict.fromkeys(clients, Raw()),
+        {"here": Inline()},
+        Desk(like=MODEL, state=strategy.start(MODEL)),
+        time.monotonic(),
+        works=dict.fromkeys(clients, strategy.local(LocalWork())),
+        clients=len(clients),
     )
 
 
@@ -168,3 +179,91 @@ def test_a_reference_to_another_file_of_the_run_is_neither_read_nor_removed(tmp_
     assert [f.kind for f in note.failures] == ["refused"]
     assert "not this update's place" in note.failures[0].reason
     assert (tmp_path / "journal.jsonl").exists()
+
+
+@dataclass(frozen=True)
+class Twice(FedAvg):
+    """Two means: of the updates by steps, and of their squares; the model becomes the second one."""
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        return 1 / evidence.steps, evidence.norm
+
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        return mean, {**params, **cohort.extra[0]}
+
+
+def test_a_strategy_may_want_several_means(tmp_path: Path) -> None:
+    """Samples 3 and 1, steps 2 and 4, norms 5 and 1: by hand, over two lanes and two rounds."""
+    job = folding(strategy=Twice())
+    for _ in range(2):
+        first = replace(update(CLIENTS[0], 3, 4, 0, samples=3), steps=2)
+        second = replace(update(CLIENTS[1], 0, 0, 1, samples=1), steps=4)
+        notes = [merge(job, 0, None, first), merge(job, 1, None, second)]
+        done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes)
+        new = checkpoints.read(tmp_path / "model", done.model)
+        assert new["w"].tolist() == [3 * 5 * 3 / 4, 3 * 5 * 4 / 4, 1 / 4]
+        mean = checkpoints.read(tmp_path / "state", done.state)
+        assert mean["w"].tolist() == [3 * 3 / 2 / 4, 3 * 4 / 2 / 4, 1 / 4 / 4]
+
+
+def test_what_a_strategy_asked_for_must_come(tmp_path: Path) -> None:
+    job = folding(strategy=QFedAvg())
+    without = update(CLIENTS[0], 1, 1, 1)
+    wrong = [replace(update(CLIENTS[i], 1, 1, 1), start_loss=v) for i, v in ((1, np.nan), (2, -1.0))]
+    note = merge(job, 0, None, without, *wrong, replace(update(CLIENTS[3], 1, 1, 1), start_loss=2.0))
+    assert [f.reason for f in note.failures] == [
+        f"brings {value} as the loss at the global model; its model must measure that"
+        for value in (None, "nan", "-1.0")
+    ]
+    assert [u.client.index for u in note.updates] == [3]
+
+
+def test_what_nobody_asked_for_counts_for_nothing(tmp_path: Path) -> None:
+    note = merge(folding(), 0, None, replace(update(CLIENTS[0], 1, 1, 1), start_loss=np.inf, variance=np.nan))
+    assert (note.evidence[0].start_loss, note.evidence[0].variance) == (None, None)
+
+
+def test_an_impossible_number_of_steps_is_refused() -> None:
+    note = merge(folding(), 0, None, replace(update(CLIENTS[0], 1, 1, 1), steps=10**18))
+    assert note.failures[0].reason == "claims 1 samples in 1000000000000000000 steps"
+
+
+@dataclass(frozen=True)
+class Half(Raw):
+    """Decodes to arrays of its own, which are in no file."""
+
+    def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
+        return {name: array / np.float32(2) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize(("codec", "expected"), [(Raw(), [2.0, 4.0, 3.0]), (Half(), [1.5, 3.0, 3.0])])
+def test_held_updates_are_mapped_files_whatever_made_them(
+    tmp_path: Path, codec: Raw, expected: list[float]
+) -> None:
+    job = replace(folding(strategy=Median()), codecs=dict.fromkeys(CLIENTS, codec), spill=tmp_path)
+    transport = File(str(tmp_path))
+    job = replace(job, transports={"here": transport})
+    outcomes = []
+    for client, delta in zip(CLIENTS, ([1, 2, 0], [9, 9, 9], [0, 0, -9]), strict=False):
+        packed = wire.pack({"w": np.array(delta, np.float32)})
+        name = f"updates/round-0004-client-{client.index:05d}"
+        ref = transport.put(name, packed.buffers, packed.checksum)
+        outcomes.append(replace(update(client, 0, 0, 0), ref=ref))
+    note = merge(job, 0, None, *outcomes)
+    assert len(job.desk.held) == 3
+    assert all(
+        not a.flags.writeable and not a.flags.owndata for d in job.desk.held.values() for a in d.values()
+    )
+    assert not list(tmp_path.glob("held*"))
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == expected
+    assert job.desk.held == {}
+    assert not list(tmp_path.glob("updates/*"))
+
+
+def test_a_refused_update_is_not_held(tmp_path: Path) -> None:
+    job = folding(strategy=Median())
+    note = merge(job, 0, None, update(CLIENTS[0], np.nan, 0, 0), update(CLIENTS[1], 1, 1, 1))
+    assert list(job.desk.held) == [CLIENTS[1]]
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == [2.0, 3.0, 4.0]

@@ -13,6 +13,7 @@ from parslfl.messages import Client
 from parslfl.sites import (
     Federation,
     File,
+    Grpc,
     Inline,
     Site,
     find_site_file,
@@ -121,7 +122,7 @@ sites:
         "bad.yaml:3: sites[0].clients: expected at least 1, got 0",
         f"bad.yaml:4: sites[0].executor.kind: unknown kind 'htcondor' (allowed: {KINDS})",
         f"bad.yaml:7: sites[1].executor.workers: 3 workers for 2 accelerators, {shared}",
-        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, inline)",
+        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, grpc, inline)",
         "bad.yaml:9: sites[2].name: a second site called 'a': names must differ (first is sites[1])",
         "bad.yaml:9: sites[2].clients: missing",
         "bad.yaml:10: sites[2].executor.accelerators: expected a count or device names, got False",
@@ -286,3 +287,29 @@ def test_a_state_folder_is_named_from_the_root(folder: Path) -> None:
     text = "sites: [{name: a, clients: 1, executor: {kind: local}, state: keep}]\n"
     (said,) = refused(folder, text)
     assert "sites[0].state: expected a path from / on" in said
+
+
+WRONG_GRPC = [
+    ("{port: 70000}", "transport.port: expected at most 65,535"),
+    ("{address: 'host:80'}", r"transport.address: expected a name or number .*\(the port is `port`\)"),
+    ("{address: ''}", "transport.address: expected a name"),
+    ("{address: a, listen: '54001'}", "transport.listen: expected HOST:PORT"),
+    ("{address: a, listen: '0.0.0.0:99999'}", "transport.listen: expected HOST:PORT"),
+    ("{listen: '0.0.0.0:54001'}", "transport.address: name the address where workers reach"),
+    ("{path: /x}", "transport.path: unknown field"),
+]
+
+
+@pytest.mark.parametrize(("fields", "words"), WRONG_GRPC)
+def test_a_grpc_transport_is_checked(fields: str, words: str) -> None:
+    spec = "{kind: grpc, " + fields[1:]
+    with pytest.raises(ConfigError, match=words):
+        load_federation("local", {"sites.local.transport": spec})
+
+
+def test_a_grpc_transport_needs_encrypted_tasks() -> None:
+    plain = {"sites.local.transport": "{kind: grpc}", "sites.local.executor.parsl": "{encrypted: false}"}
+    with pytest.raises(ConfigError, match=r"executor.parsl.encrypted: the secrets .* leave encryption on"):
+        load_federation("local", plain)
+    (site,) = load_federation("local", {"sites.local.transport": "{kind: grpc, port: 5000}"}).sites
+    assert site.transport == Grpc(port=5000)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -19,7 +18,6 @@ from parslfl_executors.kube_pod import HOME, Patience, Template, marks
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
 
-    from parslfl_executors.checks import Check
     from parslfl_executors.kube_api import Cluster
 
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
@@ -178,12 +176,6 @@ class Kubernetes(Settings):
         from parslfl_executors.kube_api import connect
 
         return connect(self.kubeconfig, self.context, self.namespace)
-
-    def checks(self, label: str, folder: Path) -> Iterator[Check]:
-        """What can be told before any pod is made; `folder` as `build`'s `logs`."""
-        from parslfl_executors.kube_checks import checks
-
-        return checks(self, label, folder)
 
     def brief(self, seconds: float) -> Self:
         """The same site with one pod, for a look of at most `seconds`."""

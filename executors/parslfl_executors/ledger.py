@@ -18,7 +18,7 @@ from typing import Any
 class Account:
     """A site's blocks up to some moment: how many have started, and block-seconds.
 
-    `queued`: asked for, not started. `starting`: started, no worker ready. `ready`: with workers;
+    `queued`: asked for, not started. `starting`: started, no worker has reported. `ready`: with workers;
     `idle`: so much of that without a task (half a block, where half of its workers have none).
     """
 

@@ -12,7 +12,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -23,8 +22,6 @@ from parslfl_executors.fields import Count, Devices, FieldError, Keywords, Setti
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
-
-    from parslfl_executors.checks import Check
 
 
 class Local(Settings):
@@ -61,12 +58,6 @@ class Local(Settings):
     def threads_per_worker(self) -> int:
         """CPU threads of one worker, at least 1."""
         return self.threads or max(1, _cores() // self.workers_per_node())
-
-    def checks(self, label: str, folder: Path) -> Iterator[Check]:
-        """What can be told before any worker starts; `folder` as `build`'s `logs`."""
-        from parslfl_executors.local_checks import checks
-
-        return checks(self, folder)
 
     def brief(self, seconds: float) -> Self:
         """The same site with one worker, for a look of at most `seconds`, which nothing here limits."""

@@ -6,7 +6,6 @@ Does not know: what its workers are asked to do.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -25,8 +24,6 @@ from parslfl_executors.fields import (
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
-
-    from parslfl_executors.checks import Check
 
 
 def _options(text: str) -> str:
@@ -128,12 +125,6 @@ class Slurm(Settings):
     def clusters(self) -> str:
         """What Slurm's commands are told in `--clusters`; "" for the cluster that is here."""
         return str(self.parsl.get("provider", {}).get("clusters") or "")
-
-    def checks(self, label: str, folder: Path) -> Iterator[Check]:
-        """What can be told before any job is submitted; `folder` as `build`'s `logs`."""
-        from parslfl_executors.slurm_checks import checks
-
-        return checks(self, label, folder)
 
     def brief(self, seconds: float) -> Self:
         """The same site with one block, for a look of at most `seconds`."""

@@ -8,7 +8,7 @@
 
 The header is {"arrays": [[name, dtype, shape], ...], "note": {...}}; offsets follow from it, so
 a reader computes the exact size before it touches the payload, and maps instead of copying.
-Equal arrays give equal bytes. Nothing is ever unpickled.
+Equal arrays give equal bytes. Nothing is ever unpickled. docs/wire-format.md has all of it.
 
 Does not know: what the arrays mean, or where the bytes go.
 """
@@ -55,11 +55,11 @@ def pack(arrays: Mapping[str, Array], note: Mapping[str, Any] | None = None) -> 
         entries.append([name, flat.dtype.str, list(array.shape)])
         buffers += [flat.reshape(-1).view(np.uint8).data, bytes(-flat.nbytes % _ALIGN)]
         size += flat.nbytes + len(buffers[-1])
-    header = json.dumps({"arrays": entries, "note": dict(note or {})}, separators=(",", ":")).encode()
-    header += b" " * (-(len(header) + _FIXED.size) % _ALIGN)
-    digest = checksum([header, *buffers])
-    fixed = _FIXED.pack(MAGIC, len(header), int(digest, 16))
-    return Packed((fixed + header, *buffers), _FIXED.size + len(header) + size, digest)
+    text = json.dumps({"arrays": entries, "note": dict(note or {})}, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + _FIXED.size) % _ALIGN)
+    digest = checksum([text, *buffers])
+    fixed = _FIXED.pack(MAGIC, len(text), int(digest, 16))
+    return Packed((fixed + text, *buffers), _FIXED.size + len(text) + size, digest)
 
 
 def unpack(data: memoryview, expect: str = "") -> tuple[Params, dict[str, Any]]:
@@ -94,10 +94,43 @@ def unpack(data: memoryview, expect: str = "") -> tuple[Params, dict[str, Any]]:
     return arrays, note
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a payload says of itself: arrays as (name, dtype, shape), note, where the arrays start, the
+    checksum that is `stored` and the one `found`. Nothing but the header's own form has been checked."""
+
+    arrays: tuple[tuple[str, np.dtype[Any], list[int]], ...]
+    note: dict[str, Any]
+    start: int
+    stored: str
+    found: str
+
+
+def header(data: memoryview) -> Header:
+    """The header of `data`, also where what follows it is damaged: for people who look into a file.
+
+    Raises:
+        PayloadError: there is no readable header.
+    """
+    data = data.cast("B").toreadonly()
+    start, stored = _start(data)
+    entries, note = _parsed(data[_FIXED.size : start])
+    return Header(tuple(entries), note, start, stored, checksum([data[_FIXED.size :]]))
+
+
 def _header(
     data: memoryview, expect: str
 ) -> tuple[list[tuple[str, np.dtype[Any], list[int]]], dict[str, Any], int]:
     """Entries, note and the offset of the first array; checks magic, lengths and checksum."""
+    start, stored = _start(data)
+    found = checksum([data[_FIXED.size :]])
+    if found != stored or (expect and found != expect):
+        raise PayloadError(f"checksum {found}, announced {expect or stored}: damaged on the way")
+    return *_parsed(data[_FIXED.size : start]), start
+
+
+def _start(data: memoryview) -> tuple[int, str]:
+    """Where the arrays start, and the stored checksum."""
     if len(data) < _FIXED.size:
         raise PayloadError(f"{len(data)} bytes are too few for a parslfl payload")
     magic, length, stored = _FIXED.unpack(data[: _FIXED.size])
@@ -106,14 +139,13 @@ def _header(
     start = _FIXED.size + length
     if length > MAX_HEADER or start > len(data) or start % _ALIGN:
         raise PayloadError(f"declares a header of {length} bytes in a payload of {len(data)}")
-    found = checksum([data[_FIXED.size :]])
-    if int(found, 16) != stored or (expect and found != expect):
-        raise PayloadError(
-            f"checksum {found}, announced {expect or format(stored, '016x')}: damaged on the way"
-        )
+    return start, format(stored, "016x")
+
+
+def _parsed(text: memoryview) -> tuple[list[tuple[str, np.dtype[Any], list[int]]], dict[str, Any]]:
     try:
-        header = json.loads(bytes(data[_FIXED.size : start]))
-        return [_entry(*entry) for entry in header["arrays"]], dict(header["note"]), start
+        found = json.loads(bytes(text))
+        return [_entry(*entry) for entry in found["arrays"]], dict(found["note"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PayloadError(f"unreadable header: {error}") from None
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl import journal
+from parslfl.commands.inspection import inspect
 from parslfl.commands.rehearsal import rehearse, sites_table
 from parslfl.commands.request import Request, asked, experiment_of, remembered, whole
 from parslfl.commands.training import train
@@ -73,7 +74,7 @@ def report(args: Namespace) -> int:
     print(
         ", ".join(
             f"{key} {what[key]}"
-            for key in ("name", "dataset", "partition", "model", "strategy")
+            for key in ("name", "dataset", "partition", "model", "strategy", "codec")
             if key in what
         )
     )
@@ -182,4 +183,5 @@ COMMANDS: dict[str, Callable[[Namespace], int]] = {
     "partition": partition,
     "doctor": doctor,
     "cleanup": cleanup,
+    "inspect": inspect,
 }

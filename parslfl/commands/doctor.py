@@ -19,13 +19,14 @@ from rich.text import Text
 
 from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ConfigError, DataError, Problem
+from parslfl.errors import ConfigError, DataError, Problem, RunError
 from parslfl.experiment import Experiment
 from parslfl.report.text import plural
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders
 from parslfl_executors.checks import Check, failed, ok, shared_folder, unknown
 from parslfl_executors.fields import FieldError, Unusable, seconds
+from parslfl_executors.preflight import preflight
 
 #: How long a probe waits in a queue.
 _WAIT = "10m"
@@ -102,7 +103,7 @@ def _summary(findings: Findings, wait: float | None) -> str:
 def _checks(site: Site, request: Request, folder: Path) -> Iterator[Check]:
     logs = folder / "parsl"
     try:
-        yield from site.executor.checks(site.name, logs)
+        yield from preflight(site.executor, site.name, logs)
     except Unusable as error:
         yield failed("site", str(error), "change the site file accordingly")
     yield _data(site, request.federation, request.experiment)
@@ -130,7 +131,9 @@ def _data(site: Site, federation: Federation, experiment: Experiment) -> Check:
 
 
 def _exchange(site: Site, folder: Path) -> Iterator[Check]:
-    """Whether driver and workers can share the folder that models go through."""
+    """Whether driver and workers have the folder, or the server, that models go through."""
+    if site.transport.kind == "grpc":
+        yield _server(site, folder)
     if site.transport.kind != "file" or site.executor.kind == "local":
         return
     shared = Path(site.transport.path or folder)
@@ -140,6 +143,21 @@ def _exchange(site: Site, folder: Path) -> Iterator[Check]:
         yield failed("exchange", f"pods do not mount {shared}, where models and updates go", cure)
     else:
         yield shared_folder("exchange", shared)
+
+
+def _server(site: Site, folder: Path) -> Check:
+    """Whether a run could listen for the site's workers: by doing so for a moment."""
+    from parslfl.exchange import open_exchange  # loads Parsl
+
+    try:
+        exchange = open_exchange(folder, (site,))
+    except RunError as error:
+        return failed("exchange", str(error), "set another address or port: docs/transports.md")
+    exchange.close()
+    return ok(
+        "exchange",
+        f"gRPC: can listen; workers are told to call {exchange.served[site.name].transport.address}",
+    )
 
 
 def patience(args: Namespace) -> float | None:

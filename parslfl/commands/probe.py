@@ -6,7 +6,7 @@ Does not know: how the findings are shown.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,11 +16,10 @@ from parsl.dataflow.dflow import DataFlowKernel
 from parslfl import graph, launch
 from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
-from parslfl.errors import ParslflError
 from parslfl.exchange import Exchange, open_exchange
-from parslfl.messages import Source
+from parslfl.messages import Ref, Source
 from parslfl.params import checksum
-from parslfl.probing import Findings, Machine, ProbeTask, machine, nothing, probe
+from parslfl.probing import Findings, Machine, ProbeTask, give, machine, nothing, probe, take
 from parslfl.report.text import megabytes
 from parslfl.runs import open_run
 from parslfl.seeding import derive
@@ -35,6 +34,7 @@ _PINGS = 5
 #: What to do about a link that does not work, by transport.
 _CURES = {
     "file": "give driver and workers one folder under one name: transport: {kind: file, path: /shared/...}",
+    "grpc": "give the transport an `address` and a `port` that the site's workers reach: docs/transports.md",
     "inline": "see what it says; a transport of kind file is for larger models",
 }
 _ELSE = "see the transport of the site file"
@@ -94,8 +94,7 @@ class _Probing:
     def _ask(self, site: Site) -> Future[Findings]:
         e, roster = self.request.experiment, self.request.federation.clients()
         folder = site.data or str(resolve_folder(e.data_dir))
-        transport = self.exchange.places[site.name]
-        data = bytes(_PAYLOAD)
+        payload, reply = self.exchange.publish_probe(site.name, bytes(_PAYLOAD))
         work = replace(e.strategy.local(e.work()), epochs=10_000, threads=site.executor.threads_per_worker())
         task = ProbeTask(
             model=e.model,
@@ -103,9 +102,9 @@ class _Probing:
             client=next(client.index for client in roster if client.site == site.name),
             work=work,
             seed=derive(e.seed, "init"),
-            payload=transport.put(f"updates/probe-{site.name}", [data], checksum([data])),
-            reply=f"updates/probe-{site.name}-reply",
-            transport=transport,
+            payload=payload,
+            reply=reply,
+            transport=self.exchange.there(site.name),
         )
         return graph.submit(self.kernel, site.name, probe, task)
 
@@ -136,27 +135,37 @@ class _Probing:
             yield ok("signals", said.text())
 
     def _link(self, site: Site, found: Findings) -> Check:
+        cure = _CURES.get(site.transport.kind, _ELSE)
         if found.link or found.reply is None:
-            return failed("link", found.link, _CURES.get(site.transport.kind, _ELSE))
-        transport = self.exchange.places[site.name]
-        began = time.perf_counter()
+            return failed("link", found.link, cure)
         try:
-            same = checksum([transport.get(found.reply)]) == checksum([bytes(_PAYLOAD)])
-        except ParslflError as error:
-            return failed("link", str(error), _CURES.get(site.transport.kind, _ELSE))
-        up = time.perf_counter() - began
-        transport.drop(found.reply)
-        pings = [self._ping(site) for _ in range(_PINGS)]
-        rates = f"{_rate(found.read)} down, {_rate(up)} up, {min(pings) * 1000:.1f} ms a task"
+            down, up, ping, same = self._rates(site, found.reply, found.read, found.sent)
+        except Exception as error:  # noqa: BLE001 - whatever Parsl raises when the worker is lost now
+            return failed("link", graph.lost(error), cure)
+        rates = f"{_rate(down)} down, {_rate(up)} up, {ping * 1000:.1f} ms a task"
         if not same:
             return failed(
                 "link", f"{rates}; the bytes changed on their way", "check the shared folder or network"
             )
         return ok("link", f"{site.transport.kind}: {rates}")
 
-    def _ping(self, site: Site) -> float:
+    def _rates(self, site: Site, reply: Ref, down: float, sent: float) -> tuple[float, float, float, bool]:
+        """Seconds down, up, and of an empty task; and whether `reply` is what was sent."""
+        transport = self.exchange.places[site.name]
         began = time.perf_counter()
-        graph.submit(self.kernel, site.name, nothing).result(60)
+        same = checksum([transport.get(reply)]) == checksum([bytes(_PAYLOAD)])
+        up = sent + time.perf_counter() - began
+        transport.drop(reply)
+        ping = min(self._timed(site, nothing) for _ in range(_PINGS))
+        if site.transport.kind == "inline":  # what rides in a task is there when it begins
+            down = self._timed(site, take, reply) - ping
+            up = self._timed(site, give, _PAYLOAD) - ping
+        return down, up, ping, same
+
+    def _timed(self, site: Site, function: Callable[..., object], *args: object) -> float:
+        """Seconds from submitting a task to its result."""
+        began = time.perf_counter()
+        graph.submit(self.kernel, site.name, function, *args).result(60)
         return time.perf_counter() - began
 
     def _training(self, found: Findings) -> Check:

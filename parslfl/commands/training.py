@@ -18,6 +18,7 @@ from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
 from parslfl.messages import Event
+from parslfl.protocols import NeedsAll
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
@@ -77,14 +78,20 @@ def _told(request: Request, path: Path, resume: bool, screen: Display) -> list[R
 
 
 def _title(request: Request, path: Path) -> str:
-    """Two lines: what is learnt, and where."""
+    """Two lines: what is learnt, and where; a third where a strategy is costly."""
     what = request.experiment.resolved()
     clients = sum(site.clients for site in request.federation.sites)
     sites = ", ".join(site.name for site in request.federation.sites)
-    return (
+    title = (
         f"{what['name']}: {what['dataset']} by {what['partition']}, {what['model']}, {what['strategy']}\n"
         f"{plural(clients, 'client')} at {sites}, {what['per_round']} a round; {shown(path)}"
     )
+    if isinstance(request.experiment.strategy, NeedsAll):
+        title += (
+            f"\n{what['strategy']} needs all updates of a round at once: they fill the run directory until "
+            "its end (one model a client), and cannot be merged at their sites"
+        )
+    return title
 
 
 def _note(error: BaseException, path: Path) -> None:

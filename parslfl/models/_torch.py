@@ -22,8 +22,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from parslfl.errors import ConfigError, DataError, Problem
-from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
-from parslfl.models.tally import Tally
+from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
+from parslfl.models.tally import Tally, variance
 from parslfl.params import Params
 
 #: Examples scored at once: the outputs of early layers then still fit a core's share of L3.
@@ -43,7 +43,13 @@ def init(builder: Builder, shape: tuple[int, ...], classes: int, seed: int) -> P
 
 
 def train(
-    builder: Builder, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop
+    builder: Builder,
+    params: Params,
+    samples: Samples,
+    work: LocalWork,
+    seed: int,
+    stop: Stop,
+    guide: Guide | None = None,
 ) -> Trained:
     """Stochastic gradient descent from `params`, which stay as they are.
 
@@ -59,10 +65,14 @@ def train(
     network = _network(_Place(builder, samples.x.shape[1:], samples.classes, device, "train"))
     _load(network, params)
     network.train()
+    tally, spread = Tally(), _Spread() if work.variance else None
     with _seeded(seed, device):
-        tally = _descend(network, samples, work, seed, stop, device) if work.epochs else Tally()
+        if work.epochs:
+            steering = _steering(network, work, guide, device)
+            _descend(network, samples, work, seed, stop, steering, tally, spread)
     network.zero_grad(set_to_none=True)
-    return tally.trained(_arrays(network), len(samples), work)
+    measured = spread.variance(tally.steps) if spread else None
+    return tally.trained(_arrays(network), len(samples), work, measured)
 
 
 def evaluate(builder: Builder, params: Params, samples: Samples, work: LocalWork) -> Scores:
@@ -90,32 +100,61 @@ def evaluate(builder: Builder, params: Params, samples: Samples, work: LocalWork
     return Scores(right / len(samples), loss / len(samples), len(samples))
 
 
+@dataclass(frozen=True)
+class _Steering:
+    """What a step needs for each weight, or nothing: where the proximal term pulls to, what is added to
+    the gradient, the momentum."""
+
+    anchor: list[torch.Tensor]
+    correction: list[torch.Tensor]
+    velocity: list[torch.Tensor]
+
+
+def _steering(network: nn.Module, work: LocalWork, guide: Guide | None, device: torch.device) -> _Steering:
+    named = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+
+    def tensors(params: Params) -> list[torch.Tensor]:
+        return [torch.from_numpy(np.array(params[name])).to(device) for name in named]
+
+    anchor = tensors(guide.anchor) if guide and guide.anchor else [w.detach().clone() for w in named.values()]
+    return _Steering(
+        anchor=anchor if work.proximal else [],
+        correction=tensors(guide.correction) if guide and guide.correction else [],
+        velocity=[torch.zeros_like(weight) for weight in named.values()] if work.momentum else [],
+    )
+
+
 def _descend(
-    network: nn.Module, samples: Samples, work: LocalWork, seed: int, stop: Stop, device: torch.device
-) -> Tally:
-    x, y = _tensors(samples, device)
+    network: nn.Module,
+    samples: Samples,
+    work: LocalWork,
+    seed: int,
+    stop: Stop,
+    steering: _Steering,
+    tally: Tally,
+    spread: _Spread | None,
+) -> None:
     weights = [weight for weight in network.parameters() if weight.requires_grad]
-    start = [weight.detach().clone() for weight in weights] if work.proximal else []
-    velocity = [torch.zeros_like(weight) for weight in weights] if work.momentum else []
-    tally = Tally()
+    device = weights[0].device
+    x, y = _tensors(samples, device)
     for epoch, rows in _batches(len(samples), work, seed, device):
         if stop():
             break
         network.zero_grad(set_to_none=True)
         loss = cross_entropy(network(x[rows]), y[rows])
         loss.backward()
-        _step(weights, velocity, start, work)
+        if spread is not None:
+            spread.add(weights)
+        _step(weights, steering, work)
         tally.add(epoch, len(rows), loss.item())
-    return tally
 
 
 @torch.no_grad()
-def _step(
-    weights: list[nn.Parameter], velocity: list[torch.Tensor], start: list[torch.Tensor], work: LocalWork
-) -> None:
-    """One step of torch.optim.SGD, bit for bit, with FedProx's pull added to the gradients.
+def _step(weights: list[nn.Parameter], steering: _Steering, work: LocalWork) -> None:
+    """One step of torch.optim.SGD, bit for bit, with FedProx's pull and SCAFFOLD's correction added to
+    the gradients.
 
-    The pull, mu * (w - w_start), is the gradient of mu/2 * ||w - w_start||^2 (FedProx, eq. 2); the
+    The pull, mu * (w - anchor), is the gradient of mu/2 * ||w - anchor||^2 (FedProx, eq. 2); the
     difference comes first, so that it is exactly zero at the start. torch's own optimizers import
     its compiler when first made: a second of every worker's life.
     """
@@ -123,13 +162,33 @@ def _step(
         gradient = weight.grad
         if gradient is None:
             continue
-        if start:
-            gradient.add_(weight - start[index], alpha=work.proximal)
+        if steering.anchor:
+            gradient.add_(weight - steering.anchor[index], alpha=work.proximal)
+        if steering.correction:
+            gradient.add_(steering.correction[index])
         if work.weight_decay:
             gradient.add_(weight, alpha=work.weight_decay)
-        if velocity:
-            gradient = velocity[index].mul_(work.momentum).add_(gradient)
+        if steering.velocity:
+            gradient = steering.velocity[index].mul_(work.momentum).add_(gradient)
         weight.add_(gradient, alpha=-work.lr)
+
+
+@dataclass
+class _Spread:
+    """What the gradients' variance follows from: their sum, and the sum of their squared norms."""
+
+    total: dict[int, torch.Tensor] = field(default_factory=dict)
+    squares: float = 0.0
+
+    @torch.no_grad()
+    def add(self, weights: list[nn.Parameter]) -> None:
+        for index, weight in enumerate(weights):
+            if weight.grad is not None:
+                self.squares += float(weight.grad.square().sum())
+                self.total[index] = weight.grad + self.total.get(index, 0)
+
+    def variance(self, steps: int) -> float:
+        return variance(self.squares, sum(float(t.square().sum()) for t in self.total.values()), steps)
 
 
 def _batches(

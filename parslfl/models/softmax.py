@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from parslfl.errors import DataError
-from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
-from parslfl.models.tally import Tally
+from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
+from parslfl.models.tally import Tally, variance
 from parslfl.params import Params
 from parslfl.seeding import generator
 
@@ -39,26 +39,39 @@ class Softmax:
             "bias": np.zeros(classes, np.float32),
         }
 
-    def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
+    def train(
+        self,
+        params: Params,
+        samples: Samples,
+        work: LocalWork,
+        seed: int,
+        stop: Stop,
+        guide: Guide | None = None,
+    ) -> Trained:
         """Mini-batch gradient descent from `params`, with momentum and decay as torch.optim.SGD.
 
         Raises:
             FloatingPointError: the loss is no longer finite.
         """
-        x = _features(samples)
+        x, guide = _features(samples), guide or Guide()
         new = {name: np.array(array, np.float32) for name, array in params.items()}
         velocity = {name: np.zeros_like(array) for name, array in new.items()}
-        tally = Tally()
-        start = {name: array.copy() for name, array in new.items()} if work.proximal else new
+        tally, spread = Tally(), _Spread()
+        anchor = {name: np.array(a, np.float32) for name, a in (guide.anchor or new).items()}
         with np.errstate(over="ignore", invalid="ignore"):  # the tally judges the loss
             for epoch, rows in _batches(len(samples), work, seed):
                 if stop():
                     break
                 loss, gradients = _loss(new, x[rows], samples.y[rows])
                 tally.add(epoch, len(rows), loss)
+                if work.variance:
+                    spread.add(gradients)
                 for name, gradient in gradients.items():
-                    _step(new[name], gradient, velocity[name], start[name], work)
-        return tally.trained(dict(new), len(samples), work)
+                    if guide.correction:
+                        np.add(gradient, guide.correction[name], out=gradient)
+                    _step(new[name], gradient, velocity[name], anchor[name], work)
+        measured = spread.variance(tally.steps) if work.variance else None
+        return tally.trained(dict(new), len(samples), work, measured)
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
         """Accuracy and mean cross-entropy over `samples`.
@@ -78,6 +91,22 @@ class Softmax:
         return Scores(right / len(samples), loss / len(samples), len(samples))
 
 
+@dataclass
+class _Spread:
+    """What the gradients' variance follows from: their sum, and the sum of their squared norms."""
+
+    total: dict[str, Floats] = field(default_factory=dict)
+    squares: float = 0.0
+
+    def add(self, gradients: dict[str, Floats]) -> None:
+        for name, gradient in gradients.items():
+            self.squares += float(np.vdot(gradient, gradient))
+            self.total[name] = self.total[name] + gradient if name in self.total else gradient.copy()
+
+    def variance(self, steps: int) -> float:
+        return variance(self.squares, sum(float(np.vdot(t, t)) for t in self.total.values()), steps)
+
+
 def _loss(params: dict[str, Floats], x: Floats, y: npt.NDArray[np.int64]) -> tuple[float, dict[str, Floats]]:
     """Mean cross-entropy of a batch, and its gradient for weight and bias."""
     logs = _log_softmax(x @ params["weight"].T + params["bias"])
@@ -87,12 +116,12 @@ def _loss(params: dict[str, Floats], x: Floats, y: npt.NDArray[np.int64]) -> tup
     return -float(_picked(logs, y).mean()), {"weight": errors.T @ x, "bias": errors.sum(axis=0)}
 
 
-def _step(w: Floats, gradient: Floats, velocity: Floats, start: Floats, work: LocalWork) -> None:
-    """w -= lr * v with v = momentum * v + gradient + decay * w + mu * (w - w_start), in place."""
+def _step(w: Floats, gradient: Floats, velocity: Floats, anchor: Floats, work: LocalWork) -> None:
+    """w -= lr * v with v = momentum * v + gradient + decay * w + mu * (w - anchor), in place."""
     if work.weight_decay:
         gradient += np.float32(work.weight_decay) * w
     if work.proximal:
-        gradient += np.float32(work.proximal) * (w - start)
+        gradient += np.float32(work.proximal) * (w - anchor)
     velocity *= np.float32(work.momentum)
     velocity += gradient
     w -= np.float32(work.lr) * velocity

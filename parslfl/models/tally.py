@@ -36,7 +36,9 @@ class Tally:
         self.seen[epoch] += examples
         self.losses[epoch] += examples * loss
 
-    def trained(self, params: Params, samples: int, work: LocalWork) -> Trained:
+    def trained(
+        self, params: Params, samples: int, work: LocalWork, variance: float | None = None
+    ) -> Trained:
         """The result of training on `samples` examples; its losses are nan without a step."""
         return Trained(
             params=params,
@@ -45,7 +47,14 @@ class Tally:
             planned_steps=work.epochs * math.ceil(samples / work.batch_size),
             first_loss=_mean(self.losses[:1], self.seen[:1]),
             loss=_mean(self.losses[-1:], self.seen[-1:]),
+            variance=variance,
         )
+
+
+def variance(squares: float, square_of_sum: float, steps: int) -> float:
+    """Mean squared distance of `steps` gradients from their mean: from the sum of their squared norms,
+    and the squared norm of their sum. 0 without a step."""
+    return max(0.0, squares / steps - square_of_sum / steps**2) if steps else 0.0
 
 
 def _mean(losses: Sequence[float], seen: Sequence[int]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
+from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
 from parslfl.params import Params
 
 if TYPE_CHECKING:
@@ -36,11 +36,19 @@ class TorchModel(ABC):
 
         return _torch.init(self, shape, classes, seed)
 
-    def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
+    def train(
+        self,
+        params: Params,
+        samples: Samples,
+        work: LocalWork,
+        seed: int,
+        stop: Stop,
+        guide: Guide | None = None,
+    ) -> Trained:
         """Train from `params`; see `_torch.train`."""
         from parslfl.models import _torch
 
-        return _torch.train(self, params, samples, work, seed, stop)
+        return _torch.train(self, params, samples, work, seed, stop, guide)
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
         """Accuracy and mean loss; see `_torch.evaluate`."""

@@ -8,10 +8,11 @@ Does not know: threads, terminals, clocks (`now` is any steadily growing count o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean, median
 
+from parslfl.learning import Personal
 from parslfl.messages import (
     Client,
     ClientSettled,
@@ -29,6 +30,26 @@ from parslfl.report.text import first_line
 
 
 @dataclass(frozen=True)
+class Own:
+    """Accuracies on what `clients` clients held out: of their own models and of the global one, the mean
+    and the worst."""
+
+    clients: int
+    mean: float
+    worst: float
+    global_mean: float
+    global_worst: float
+
+    @classmethod
+    def of(cls, found: Sequence[Personal]) -> Own | None:
+        """None where no client has a model of its own."""
+        if not found:
+            return None
+        own, shared = [p.accuracy for p in found], [p.global_accuracy for p in found]
+        return cls(len(found), fmean(own), min(own), fmean(shared), min(shared))
+
+
+@dataclass(frozen=True)
 class Row:
     """A closed round: a `RoundReport` with its updates counted instead of kept."""
 
@@ -43,6 +64,8 @@ class Row:
     test_loss: float | None = None
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
+    raw_up: int = 0
+    own: Own | None = None
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
 
@@ -61,6 +84,8 @@ class Row:
             test_loss=report.test_loss,
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
+            raw_up=sum(update.raw_bytes for update in report.updates),
+            own=Own.of([update.personal for update in report.updates if update.personal]),
             sites=report.sites,
             incidents=report.incidents,
         )

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl.messages import Client, Failure, SiteTimes
-from parslfl.report.progress import Row, causes
+from parslfl.report.progress import Own, Row, causes
 from parslfl.report.text import duration, first_line, loss, megabytes, percent, plural
 
 #: Clients named for each cause of failure.
@@ -121,11 +121,22 @@ def totals(rows: Sequence[Row]) -> list[str]:
             f"accuracy {percent(last.accuracy)} after round {last.round + 1}, "
             f"best {percent(best.accuracy)} after round {best.round + 1}"
         )
+    lines += [_own(row, row.own) for row in rows if row.own][-1:]
     failed = sum(len(row.failures) for row in rows)
     lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
-    down, up = sum(row.bytes_down for row in rows), sum(row.bytes_up for row in rows)
-    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them")
+    down, up, raw = (sum(getattr(row, k) for row in rows) for k in ("bytes_down", "bytes_up", "raw_up"))
+    fewer = f", {raw / up:.1f} times fewer than their {megabytes(raw)}" if raw > 1.05 * up > 0 else ""
+    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them{fewer}")
     return lines
+
+
+def _own(row: Row, own: Own) -> str:
+    """How the clients' own models did on what they had held out."""
+    return (
+        f"own models of {plural(own.clients, 'client')} in round {row.round + 1}: accuracy "
+        f"{percent(own.mean)} on average, {percent(own.worst)} at worst; "
+        f"the global one there {percent(own.global_mean)} and {percent(own.global_worst)}"
+    )
 
 
 def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:

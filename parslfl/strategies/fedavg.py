@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parslfl.learning import LocalWork
+from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
 
 
@@ -25,13 +25,13 @@ class FedAvg:
     def local(self, work: LocalWork) -> LocalWork:
         return work
 
-    def weight(self, samples: int, steps: int) -> float:
-        return float(samples)
+    def weight(self, evidence: Evidence) -> float:
+        return float(evidence.samples)
 
     def start(self, params: Params) -> Params:
         return {}
 
-    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
         return state, apply(params, mean, self.lr)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from parslfl.learning import LocalWork
+from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
 from parslfl.strategies.fedavg import FedAvg
 
@@ -29,14 +29,14 @@ class FedProx:
     def local(self, work: LocalWork) -> LocalWork:
         return replace(work, proximal=self.mu)
 
-    def weight(self, samples: int, steps: int) -> float:
-        return self._average.weight(samples, steps)
+    def weight(self, evidence: Evidence) -> float:
+        return self._average.weight(evidence)
 
     def start(self, params: Params) -> Params:
         return self._average.start(params)
 
-    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
-        return self._average.step(state, params, mean)
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        return self._average.step(state, params, mean, cohort)
 
     @property
     def _average(self) -> FedAvg:

@@ -4,7 +4,8 @@ A file appears under its name only when it is whole (written beside it, then ren
 reader never sees half of one and a repeated `put` replaces it. Files of dropped updates are kept
 and written over: memory that the system already has for a file costs a fifth of new memory.
 A reference holds a path inside
-the folder; one that points out of it is refused, since it may come from a worker.
+the folder; one that points out of it is refused, since it may come from a worker. One that has its
+bytes with it, as small ones over gRPC have, is read from there.
 
 Does not know: what the bytes mean.
 """
@@ -22,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.protocols import Buffer
+from parslfl.transport.inline import Inline
 
 #: Folder of updates on their way to the driver.
 UPDATES = "updates"
@@ -52,6 +54,8 @@ class File:
         return Ref(size=size, checksum=checksum, path=name)
 
     def get(self, ref: Ref) -> memoryview:
+        if ref.data and not ref.path:
+            return Inline().get(ref)
         path = self.path(ref.path)
         try:
             with path.open("rb") as stream:
@@ -70,6 +74,8 @@ class File:
 
     def drop(self, ref: Ref) -> None:
         """Forget `ref`. Its file may be written over from now on: no view of it may be in use."""
+        if ref.data and not ref.path:
+            return
         path = self.path(ref.path)
         try:
             if ref.size < _WORTH_KEEPING or path.parent.name != UPDATES:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -22,7 +22,6 @@ from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.transport import frames
 from parslfl.transport.file import write_at
-from parslfl.transport.grpc import Grpc, unreachable
 
 #: Attempts in a row that may move nothing, the seconds after the first, and at most.
 _ATTEMPTS, _PAUSE, _LONGEST = 6, 0.5, 8.0
@@ -43,19 +42,33 @@ _OPTIONS = [
 ]
 
 
+class Pass(Protocol):
+    """What lets a worker in: see `grpc.Grpc`."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def authority(self) -> str: ...
+    @property
+    def certificate(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def token(self) -> str: ...
+    def __hash__(self) -> int: ...
+
+
 @lru_cache(maxsize=4)
-def _channel(place: Grpc) -> grpc.Channel:
-    # it prints its own view of failures to stderr; ours reach the report
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+def _channel(place: Pass) -> grpc.Channel:
     secrets = (place.authority.encode(), place.key.encode(), place.certificate.encode())
     return grpc.secure_channel(place.address, grpc.ssl_channel_credentials(*secrets), _OPTIONS)
 
 
-def _token(place: Grpc) -> tuple[tuple[str, str], ...]:
+def _token(place: Pass) -> tuple[tuple[str, str], ...]:
     return ((frames.TOKEN, place.token),)
 
 
-def fetch(place: Grpc, ref: Ref, descriptor: int) -> None:
+def fetch(place: Pass, ref: Ref, descriptor: int) -> None:
     """Write the bytes behind `ref` to the file `descriptor`.
 
     Raises:
@@ -77,7 +90,7 @@ def fetch(place: Grpc, ref: Ref, descriptor: int) -> None:
     _persist(place, attempt, lambda: done)
 
 
-def send(place: Grpc, ref: Ref, buffers: Sequence[memoryview]) -> None:
+def send(place: Pass, ref: Ref, buffers: Sequence[memoryview]) -> None:
     """Upload `buffers`, which `ref` describes.
 
     Raises:
@@ -111,7 +124,7 @@ def _offset(replies: Iterator[bytes]) -> int:
     return int(frames.read_header(message, "offset")["offset"])
 
 
-def _persist(place: Grpc, attempt: Callable[[], None], progress: Callable[[], int]) -> None:
+def _persist(place: Pass, attempt: Callable[[], None], progress: Callable[[], int]) -> None:
     tries, before = 0, 0
     while True:
         try:
@@ -119,23 +132,26 @@ def _persist(place: Grpc, attempt: Callable[[], None], progress: Callable[[], in
         except grpc.RpcError as error:
             tries = tries + 1 if progress() <= before else 1
             before = max(before, progress())
-            if error.code() not in _PASSING or tries == _ATTEMPTS:
+            if error.code() not in _PASSING or "handshake" in str(error.details()) or tries == _ATTEMPTS:
                 raise _explained(place, error) from None
         jitter = 1 + os.getpid() % 16 / 32  # workers that failed together do not come back together
         time.sleep(min(_LONGEST, _PAUSE * 2 ** (tries - 1)) * jitter)
 
 
-def _explained(place: Grpc, error: Any) -> PayloadError:
+def _explained(place: Pass, error: Any) -> PayloadError:
     """One sentence with a cure: the driver's own, or what is known of the way to it."""
     said = " ".join(str(error.details()).split())
     if error.code() not in _PASSING:
         return PayloadError(said)
-    if any(word in said for word in ("CERTIFICATE", "certificate", "handshake", "SSL")):
+    if "handshake" in said or "Socket closed" in said:
         return PayloadError(
-            f"the driver at {place.address} and this worker do not have certificates of one run "
-            f"({said}): the worker is left over from an earlier driver, or the address is another's"
+            f"what answers at {place.address} is not the driver of this worker's run, or refuses its "
+            f"certificate: the driver was started again, or the address is another's ({said})"
         )
-    return unreachable(place.address, said)
+    return PayloadError(
+        f"cannot reach the driver at {place.address}: {said}. Give the site's transport an `address` (and a "
+        "fixed `port`) that its workers reach, or wait: the driver may have ended"
+    )
 
 
 @dataclass
@@ -148,11 +164,11 @@ class _Look:
 
 
 @lru_cache(maxsize=8)
-def _look(place: Grpc, name: str) -> _Look:
+def _look(_place: Pass, _name: str) -> _Look:
     return _Look()
 
 
-def told(place: Grpc, name: str) -> bool:
+def told(place: Pass, name: str) -> bool:
     """Whether the driver has said that `name` is there; one that cannot be reached has not."""
     look, now = _look(place, name), time.monotonic()
     if look.asked is None and not look.answer and now >= look.next:

@@ -54,7 +54,7 @@ class Offer:
 
 
 class Server:
-    """A listening server. `offer` may be exchanged at any time; counts are since its start."""
+    """A listening server. `offer` may be exchanged at any time; each refusal is counted and logged."""
 
     def __init__(self, home: File, certificates: Certificates, token: str, listen: str, offer: Offer) -> None:
         """Listen on `listen`, HOST:PORT; port 0 takes any that is free, see `port`.
@@ -62,8 +62,7 @@ class Server:
         Raises:
             OSError: that is not possible.
         """
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # refusals are counted here instead
-        self.offer, self.sent, self.received = offer, 0, 0
+        self.offer, self._sent, self._received = offer, 0, 0
         self.refused: Counter[str] = Counter()
         self._home, self._token = home, token.encode()
         self._uploads = Uploads(home)
@@ -73,7 +72,7 @@ class Server:
         self._ended = threading.Event()
         self._pools = {kind: ThreadPoolExecutor(most, f"grpc-{kind}")
                        for kind, most in (("get", _AT_ONCE), ("put", _AT_ONCE), ("has", 2))}  # fmt: skip
-        self._server = grpc.server(self._pools["has"], handlers=[_Calls(self)], options=_OPTIONS)
+        self._server = grpc.server(self._pools["has"], handlers=[self], options=_OPTIONS)
         try:
             self.port = self._server.add_secure_port(listen, self._credentials(certificates))
         except RuntimeError as error:
@@ -85,6 +84,12 @@ class Server:
     def strangers(self) -> int:
         """Connections that came without a certificate of this run, so far."""
         return max(0, self._began - len(self._peers))
+
+    def take_counts(self) -> tuple[int, int]:
+        """Bytes of payload (sent, received) since the last time."""
+        with self._lock:
+            counts, self._sent, self._received = (self._sent, self._received), 0, 0
+        return counts
 
     def close(self) -> None:
         """End every call and forget unfinished uploads."""
@@ -100,8 +105,8 @@ class Server:
             self._uploads.discard(name)
         self.offer = offer
 
-    def handler(self, call: grpc.HandlerCallDetails) -> Any:
-        """How the method of `call` is answered; None where there is none."""
+    def service(self, call: grpc.HandlerCallDetails) -> Any:
+        """What gRPC asks for a way to answer `call`; None where there is none."""
         given = dict(call.invocation_metadata).get(frames.TOKEN, "")
         if not hmac.compare_digest(str(given).encode(), self._token):
             return grpc.stream_stream_rpc_method_handler(self._no_token)
@@ -114,6 +119,7 @@ class Server:
             return None
         kind, answer, pool = kinds[call.method]
         behaviour = partial(answer)
+        # where gRPC does not know this attribute, all calls share the two threads of "has"
         behaviour.experimental_thread_pool = self._pools[pool]  # type: ignore[attr-defined]
         return kind(behaviour)
 
@@ -134,7 +140,10 @@ class Server:
 
     def _put(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         with self._answering(context):
-            asked = frames.read_header(next(messages, b""), "name", "size", "checksum")
+            first = next(messages, None)
+            if first is None:  # the caller has ended
+                return
+            asked = frames.read_header(first, "name", "size", "checksum")
             name, size = asked["name"], asked["size"]
             if name not in self.offer.updates:
                 raise PayloadError(f"{name!r} is no update that this site owes in the round that is open")
@@ -156,7 +165,7 @@ class Server:
         self._refuse(
             context,
             grpc.StatusCode.UNAUTHENTICATED,
-            "the driver refuses this worker: it has not the token of this run, as it is left over from another",
+            "the driver refuses this worker, without the token of its run: it is left over from another",
             "token",
         )
         yield b""
@@ -185,8 +194,8 @@ class Server:
     def _count(self, context: grpc.ServicerContext, sent: int = 0, received: int = 0) -> None:
         self._calls[context] = time.monotonic()
         with self._lock:
-            self.sent += sent
-            self.received += received
+            self._sent += sent
+            self._received += received
 
     def _watch(self) -> None:
         """End calls that move nothing: a place among the eight is not for keeping."""
@@ -205,13 +214,3 @@ class Server:
             self._began += 1
 
         return grpc.dynamic_ssl_server_credentials(config, begun, require_client_authentication=True)
-
-
-class _Calls(grpc.GenericRpcHandler):
-    """What gRPC asks for a way to answer a call."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def service(self, call: grpc.HandlerCallDetails) -> Any:
-        return self._server.handler(call)

@@ -5,6 +5,7 @@ Does not know: which sites there are.
 
 from parslfl.protocols import Transport
 from parslfl.transport.file import File
+from parslfl.transport.grpc import Grpc
 from parslfl.transport.inline import Inline
 
-TRANSPORTS: dict[str, type[Transport]] = {"file": File, "inline": Inline}
+TRANSPORTS: dict[str, type[Transport]] = {"file": File, "grpc": Grpc, "inline": Inline}

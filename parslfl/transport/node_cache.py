@@ -26,8 +26,8 @@ from parslfl.messages import Ref
 from parslfl.params import checksum
 from parslfl.transport.file import File
 
-#: Models kept: a straggler may still want the one before.
-_KEPT = 2
+#: Files kept: a model and, of some strategies, a state; a straggler may still want those before.
+_KEPT = 4
 
 
 def kept(run: str, ref: Ref, fetch: Callable[[int], None]) -> memoryview:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from parslfl.commands import training
 from parslfl.commands.flags import FLAGS, RESUME_FLAGS, Parser, add
 from parslfl.commands.request import Request, asked, remembered
 from parslfl.data.digits import Digits
@@ -159,3 +160,14 @@ def test_how_a_round_closes_may_be_changed_for_the_rest(site: str, tmp_path: Pat
     given = parser.parse_args(["--quorum", "1", "--deadline", "5m", "--fastest", "2"])
     made = remembered(written(first, tmp_path), given).experiment
     assert (made.quorum, made.deadline, made.fastest) == (1, 300, 2)
+
+
+def test_a_strategy_that_needs_all_updates_says_so_before_the_run(site: str) -> None:
+    given = ("--site", site, "--per-round", "2", "--strategy")
+    costly, plain = (asked(words(*given, name), {}) for name in ("trimmed:cut=0.1", "fedavg"))
+    (said,) = training._title(costly, Path("runs/x")).splitlines()[2:]
+    assert said == (
+        "trimmed:lr=1.0,cut=0.1 needs all updates of a round at once: they fill the run directory until its "
+        "end (one model a client), and cannot be merged at their sites"
+    )
+    assert len(training._title(plain, Path("runs/x")).splitlines()) == 2

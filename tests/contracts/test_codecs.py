@@ -20,7 +20,6 @@ LIKE = {
     "a": np.ones((4, 3), np.float32),
     "b": np.ones((), np.float32),
     "empty": np.ones((0,), np.float32),
-    "n": np.array([1]),
 }
 DELTA = {
     "a": np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3),

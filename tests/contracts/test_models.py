@@ -6,12 +6,13 @@ import hashlib
 import pickle
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 import pytest
 
 from parslfl.errors import DataError
-from parslfl.learning import LocalWork, Samples, Trained
+from parslfl.learning import Guide, LocalWork, Samples, Trained
 from parslfl.models.names import MODELS
 from parslfl.params import Params
 from parslfl.protocols import Model
@@ -172,6 +173,64 @@ def test_the_first_step_of_fedprox_is_that_of_fedavg(model: Model, params: Param
     work = replace(WORK, epochs=1, batch_size=12)
     plain = digest(model.train(params, stripes(), work, 1, never).params)
     assert digest(model.train(params, stripes(), replace(work, proximal=3.0), 1, never).params) == plain
+
+
+#: One step on all examples.
+ONE = replace(WORK, epochs=1, batch_size=12)
+
+
+def like(params: Params, value: float) -> Params:
+    return {name: np.full_like(array, value) for name, array in params.items()}
+
+
+def test_a_guide_that_says_nothing_changes_no_bit(model: Model, params: Params) -> None:
+    plain = digest(model.train(params, stripes(), WORK, 1, never).params)
+    for guide in (Guide(), Guide(correction=like(params, 0.0))):
+        assert digest(guided(model, params, WORK, guide)) == plain
+    prox = replace(WORK, proximal=0.5)
+    assert digest(guided(model, params, prox, Guide(anchor=params))) == digest(
+        model.train(params, stripes(), prox, 1, never).params
+    )
+
+
+def test_a_correction_is_added_to_the_gradient(model: Model, params: Params) -> None:
+    """One step with correction 1 ends lr lower than without, wherever something is learnt."""
+    plain = copied(model.train(params, stripes(), ONE, 1, never))
+    corrected = guided(model, params, ONE, Guide(correction=like(params, 1.0)))
+    moved = [name for name in plain if not np.array_equal(plain[name], corrected[name])]
+    assert moved
+    for name in moved:
+        np.testing.assert_allclose(corrected[name], plain[name] - ONE.lr, rtol=1e-4, atol=1e-6)
+
+
+def test_the_proximal_term_pulls_to_the_anchor(model: Model, params: Params) -> None:
+    """One step from w with anchor w - 1 ends lr * mu * 1 lower."""
+    plain = copied(model.train(params, stripes(), ONE, 1, never))
+    anchor = {name: array - np.float32(1) for name, array in params.items()}
+    pulled = guided(model, params, replace(ONE, proximal=0.5), Guide(anchor=anchor))
+    moved = [name for name in plain if not np.array_equal(plain[name], pulled[name])]
+    assert moved
+    for name in moved:
+        np.testing.assert_allclose(pulled[name], plain[name] - ONE.lr * 0.5, rtol=1e-4, atol=1e-6)
+
+
+def test_the_gradients_variance_is_measured_when_asked_and_changes_no_bit(
+    model: Model, params: Params
+) -> None:
+    plain = model.train(params, stripes(), WORK, 1, never)
+    assert plain.variance is None
+    bits = digest(plain.params)
+    measured = model.train(params, stripes(), replace(WORK, variance=True), 1, never)
+    assert digest(measured.params) == bits
+    assert measured.variance is not None
+    assert measured.variance > 0
+    alone = model.train(params, stripes(), replace(ONE, variance=True), 1, never)
+    assert alone.variance == pytest.approx(0, abs=1e-4)  # one gradient is its own mean
+
+
+def guided(model: Model, params: Params, work: LocalWork, guide: Guide) -> Params:
+    steered: Any = model
+    return copied(steered.train(params, stripes(), work, 1, never, guide))
 
 
 def test_a_diverged_loss_is_an_error_with_a_cure(model: Model, params: Params) -> None:

@@ -38,7 +38,7 @@ def bed(tmp_path: Path) -> Iterator[Bed]:
         with hybrid_bed.beds(tmp_path / "kube") as both:
             yield both
     except slurm_bed.NoSlurmError as error:
-        (pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip)(str(error))
+        error.end_test()
 
 
 def hybrid(bed: Bed) -> Federation:
@@ -70,7 +70,7 @@ class Faults:
 
     def strike(self, round: int) -> None:
         try:
-            assert wait_until(self.mark(round).exists, 40)
+            assert wait_until(self.mark(round).exists, 60)
             self.acts[round]()
         except BaseException as error:  # noqa: BLE001 - a thread's mistake must fail the test
             self.failed.append(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -53,6 +54,7 @@ def test_a_pod_runs_and_is_scaled_in(bed: Bed, pods: Make) -> None:
     job = provider.submit("sleep 60", 1, "parsl.cloud.block-0")
     until(provider, job, JobState.RUNNING)
     assert provider.explain(job) == ""
+    assert provider.began(job) == pytest.approx(time.time(), abs=30)
     assert list(provider.cluster.pods(provider.labels)) == [job]
     assert provider.cancel([job]) == [True]
     assert look(provider, job).state == JobState.CANCELLED
@@ -150,6 +152,11 @@ def test_a_burst_of_errors_is_ridden_out(bed: Bed, pods: Make, code: int) -> Non
     assert provider.cancel([job]) == [True]
     look(provider, job)  # a second look deletes it
     assert job not in kube.names()
+    (trouble,) = provider.troubles()
+    assert re.fullmatch(
+        rf"the API server: HTTP {code}: injected \(4 times within \d+\.\d s; asked again\)", trouble.why
+    )
+    assert provider.troubles() == ()
 
 
 def test_a_lost_answer_makes_no_second_pod(bed: Bed, pods: Make) -> None:

@@ -77,3 +77,15 @@ def test_images_are_scaled_by_channel() -> None:
     samples = Samples(x, np.zeros(1, np.int64), 2, mean=(0.5, 0.2), std=(0.25, 0.1))
     params = {"weight": np.array([[1, 1], [0, 0]], np.float32), "bias": np.zeros(2, np.float32)}
     assert Softmax().evaluate(params, samples, WORK).loss == pytest.approx(0.126928, abs=1e-5)  # ln(1 + e^-2)
+
+
+def test_the_variance_of_gradients_worked_by_hand() -> None:
+    """Two examples, x = 1 of class 0 and x = -1 of class 0, a batch each, with a step too small to matter.
+
+    p = (1/2, 1/2): gradients (-1/2, 1/2) x of the weight and (-1/2, 1/2) of the bias. Their mean is 0 in
+    the weight, so each is 1/2 away there, squared: V = 1/2.
+    """
+    two = Samples(np.array([[1], [-1]], np.float32), np.zeros(2, np.int64), classes=2)
+    work = replace(WORK, epochs=1, batch_size=1, lr=1e-9, variance=True)
+    trained = Softmax().train(Softmax().init((1,), 2, 0), two, work, 0, never)
+    assert trained.variance == pytest.approx(0.5)

@@ -100,7 +100,7 @@ def test_a_step_is_that_of_torch_s_optimizer_bit_for_bit(momentum: float, decay:
     velocity = [torch.zeros(7)] if momentum else []
     for step in range(4):
         mine.grad, its.grad = (torch.sin(torch.arange(7.0) + step) for _ in range(2))
-        _torch._step([mine], velocity, [], work)
+        _torch._step([mine], _torch._Steering([], [], velocity), work)
         optimizer.step()
         assert torch.equal(mine, its)
 

@@ -16,9 +16,6 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OWN = {"parslfl", "parslfl_executors"}
 
-#: Declared, though nothing imports it yet.
-EARLY = {"zstandard": "for the entropy codecs; operators set a site's environment up once"}
-
 
 def names(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(text).name) for text in requirements}
@@ -49,7 +46,7 @@ def test_every_import_is_declared() -> None:
     extras = names(
         [
             text
-            for extra in ("globus", "kubernetes", "notebook")
+            for extra in ("globus", "grpc", "kubernetes", "notebook")
             for text in PROJECT["optional-dependencies"][extra]
         ]
     )
@@ -57,7 +54,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_every_dependency_is_imported() -> None:
-    assert names(PROJECT["dependencies"]) - imported() == set(EARLY)
+    assert names(PROJECT["dependencies"]) - imported() == set()
 
 
 def test_constraints_pin_all_that_is_declared() -> None:

@@ -18,6 +18,7 @@ import pytest
 from parslfl import errors, messages, protocols
 from parslfl.errors import ConfigError, ParslflError, Problem
 
+PLURALS = {"Strategy": "STRATEGIES"}
 #: Bytes a family's object may take in a task: names and numbers, never data.
 SMALL = 500
 
@@ -70,7 +71,9 @@ def example(wanted: Any) -> Any:
         make: Any = wanted
         return make(**{field.name: example(hints[field.name]) for field in dataclasses.fields(wanted)})
     assert wanted.__module__ == protocols.__name__, f"say here what an example of {wanted} is"
-    family = [kind for key, _, kind in NAMED if key == f"{wanted.__name__.upper()}S"]
+    family = [
+        kind for key, _, kind in NAMED if key == PLURALS.get(wanted.__name__, f"{wanted.__name__.upper()}S")
+    ]
     assert family, f"no names.py lists a {wanted.__name__}"
     return member(family[0])
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Incident, SiteTimes
 from parslfl.report import tables
-from parslfl.report.progress import Row
+from parslfl.report.progress import Own, Row
 
 
 def row(round: int, accuracy: float | None = None, failures: tuple[Failure, ...] = ()) -> Row:
@@ -47,6 +48,25 @@ def test_notes_are_told_once_with_the_clients_they_are_of() -> None:
     assert text.count("residual of round 1 is gone: from zeros") == 1
     assert "here/0 (2), here/1 (2)" in text
     assert "and 2 more:" in text
+
+
+def test_clients_own_models_are_told_of_the_last_round_that_has_them() -> None:
+    found = [Personal(1.0, 0.5, 10), Personal(0.75, 0.25, 10)]
+    text = " ".join(
+        shown([replace(row(0), own=Own.of(found[:1])), replace(row(1), own=Own.of(found))]).split()
+    )
+    assert (
+        "own models of 2 clients in round 2: accuracy 87.5 % on average, 75.0 % at worst; "
+        "the global one there 37.5 % and 25.0 %"
+    ) in text
+    assert "in round 1:" not in text
+    assert Own.of([]) is None
+
+
+def test_what_compression_saved_is_told() -> None:
+    text = " ".join(shown([replace(row(0), raw_up=470_000_000)]).split())
+    assert "4.7 MB up from them, 100.0 times fewer than their 470 MB" in text
+    assert "times fewer" not in shown([replace(row(0), raw_up=4_700_000)])
 
 
 def test_only_the_last_rounds() -> None:

@@ -18,7 +18,7 @@ from mischief import Mischief
 from parslfl import journal
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
-from parslfl.sites import Federation
+from parslfl.sites import Federation, File, Grpc
 
 Make = Callable[..., Experiment]
 
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
-from parslfl.sites import Federation
+from parslfl.sites import Federation, File, Grpc
 from looking import task_seeds
 from mischief import Mischief
 
@@ -78,10 +78,12 @@ def test_nothing_outlives_the_driver(federation: Federation, tmp_path: Path, sig
     assert finished(tmp_path) == [0, 1]
 
 
+@pytest.mark.parametrize("transport", [File(), Grpc()])
 def test_a_killed_driver_is_resumed_to_the_same_model(
-    federation: Federation, experiment: Make, tmp_path: Path
+    federation: Federation, experiment: Make, tmp_path: Path, transport: File | Grpc
 ) -> None:
-    driver = start(federation, tmp_path)
+    site = federation.sites[0].model_copy(update={"transport": transport})
+    driver = start(Federation(sites=(site,)), tmp_path)
     os.kill(driver.pid, signal.SIGKILL)
     driver.communicate(timeout=30)
     resumed = experiment(
@@ -90,7 +92,7 @@ def test_a_killed_driver_is_resumed_to_the_same_model(
     straight = list(rounds(federation, resumed, tmp_path / "straight"))
     described = (tmp_path / "run" / "run.yaml").read_text()
     (tmp_path / "run" / "run.yaml").write_text(described.replace("seconds=60", "seconds=0.1"))
-    rest = list(rounds(federation, resumed, tmp_path / "run", resume=True))
+    rest = list(rounds(Federation(sites=(site,)), resumed, tmp_path / "run", resume=True))
     assert [r.round for r in rest][-2:] == [2, 3]
     assert rest[-1].model == straight[-1].model
 

@@ -16,6 +16,7 @@ from mischief import Mischief
 from parslfl import journal, orchestrator
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
+from parslfl.learning import Cohort, Evidence
 from parslfl.messages import RoundReport
 from parslfl.orchestrator import rounds
 from parslfl.params import Params
@@ -197,13 +198,13 @@ def test_a_strategy_that_fails_is_named(federation: Federation, experiment: Make
 
 @dataclass(frozen=True)
 class Broken(FedAvg):
-    def weight(self, samples: int, steps: int) -> float:
+    def weight(self, evidence: Evidence) -> float:
         return 1 / 0
 
 
 @dataclass(frozen=True)
 class Shapeless(FedAvg):
-    def step(self, state: Params, params: Params, mean: Params) -> tuple[Params, Params]:
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
         return state, {}
 
 

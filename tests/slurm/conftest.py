@@ -26,8 +26,7 @@ def slurm() -> Iterator[None]:
         try:
             stack.enter_context(slurm_bed.cluster())
         except slurm_bed.NoSlurmError as error:
-            give_up = pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip
-            give_up(str(error))
+            error.end_test()
         yield
 
 

@@ -12,13 +12,14 @@ import yaml
 from parslfl.cli import main
 from parslfl.sites import Site
 from parslfl_executors.checks import Check
+from parslfl_executors.preflight import preflight
 from parslfl_executors.slurm_queue import ask
 
 Sites = Callable[..., Site]
 
 
 def looked(site: Site, tmp_path: Path) -> dict[str, Check]:
-    return {check.name: check for check in site.executor.checks(site.name, tmp_path / "run/parsl")}
+    return {check.name: check for check in preflight(site.executor, site.name, tmp_path / "run/parsl")}
 
 
 def test_a_sound_site_passes_and_nothing_is_submitted(site: Sites, tmp_path: Path) -> None:

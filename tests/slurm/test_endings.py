@@ -44,6 +44,11 @@ def jobs(path: Path) -> list[Job]:
     return [job for job in read_jobs(answer.out) if job.comment == ours and job.alive]
 
 
+def connected(block: Path) -> bool:
+    """Whether its workers have spoken with the driver: Parsl's wait for ever for a first answer."""
+    return any("Successfully connected" in log.read_text() for log in block.glob("*/manager.log"))
+
+
 def start(federation: Federation, path: Path) -> subprocess.Popen[str]:
     """A driver with one block at work, and one that waits in the queue."""
     (path / "federation.json").write_text(federation.model_dump_json())
@@ -56,7 +61,7 @@ def start(federation: Federation, path: Path) -> subprocess.Popen[str]:
         start_new_session=True,
     )
     block = path / "run/parsl/hpc/block-0"
-    at_work = wait_until(lambda: (block.exists() and len(jobs(path)) == 2) or driver.poll() is not None, 40)
+    at_work = wait_until(lambda: (connected(block) and len(jobs(path)) == 2) or driver.poll() is not None, 40)
     assert at_work, jobs(path)
     assert driver.poll() is None, driver.communicate()[1]
     assert sorted(job.state for job in jobs(path)) == ["PENDING", "RUNNING"]

@@ -49,7 +49,7 @@ def settings(bed: Bed) -> dict[str, Any]:
         "cloud": {**here, **cloud, "namespace": "default", "cores": 1, "memory": "2Gi", "poll": 2},
     }  # fmt: skip
     found = {f"{site}.executor.{key}": v for site, fields in executors.items() for key, v in fields.items()}
-    folders = {"hpc.data": None, "cloud.data": None, "cloud.transport.path": str(bed.shared)}
+    folders = {"hpc.data": None, "cloud.data": None}
     return {f"sites.{key}": value for key, value in {**found, **folders}.items()}
 
 

@@ -21,7 +21,8 @@ from parslfl.params import Params
 @dataclass(frozen=True)
 class Mischief:
     """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, hang-once, sleep; or
-    return what they should not: nan, missing, reshape, integer. `blind` and `doze` are for evaluation.
+    return what they should not: nan, missing, reshape, integer, turn (their update `seconds` times the
+    other way). `blind` and `doze` are for evaluation.
     """
 
     act: str
@@ -35,7 +36,10 @@ class Mischief:
     def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
         if seed in self.seeds:
             self._act(stop)
-        made = Softmax().train(params, samples, work, seed, stop)
+        made = Softmax().train(params, samples, replace(work, variance=False), seed, stop)
+        if self.act == "turn" and seed in self.seeds:
+            lie = {n: params[n] - np.float32(self.seconds) * (a - params[n]) for n, a in made.params.items()}
+            return replace(made, params=lie)
         return replace(made, params=self._spoilt(made.params)) if seed in self.seeds else made
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:

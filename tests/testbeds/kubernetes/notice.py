@@ -1,7 +1,8 @@
 """How soon each loss of a pod is noticed, with the settings that a site has by default.
 
 `PYTHONPATH=tests/workers python tests/testbeds/kubernetes/notice.py` prints, for each loss, the
-seconds until the site knows the cause, and until the task that was hit (without a retry) ends.
+seconds until the site knows the cause, and until the task that was hit (without a retry) ends;
+then what bursts of errors of the API server cost.
 
 Does not know: what is done about a loss.
 """
@@ -90,7 +91,46 @@ def measure(bed: Bed, folder: Path) -> None:
             print(f"{name:9} known {told[name]:5.1f} s   task {ended[name]:5.1f} s   {cause}")  # noqa: T201
 
 
+def expiry(bed: Bed, folder: Path) -> None:
+    """A pod that works reaches its walltime."""
+    told: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    site = Place("walltime", bed.settings(poll=3, walltime=15, cores="100m", memory="256Mi"))
+    with kernel([site], "driver", folder / "expiry/parsl") as running:
+        submit(running, "walltime", time.sleep, 0).result(60)
+        task = submit(running, "walltime", time.sleep, 600)
+        executor: Any = running.executors["walltime"]
+        (block,) = executor.pods.signals([]).blocks
+        time.sleep(max(0.0, block.left))
+        watch(executor, task, told, ended)
+        cause = lost(task.exception(120))  # type: ignore[arg-type]  # it cannot have ended well
+        print(f"walltime  known {told['walltime']:5.1f} s   task {ended['walltime']:5.1f} s   {cause}")  # noqa: T201
+
+
+#: Bursts of errors, by what the server does to the calls of a site that makes its first pod.
+BURSTS: dict[str, dict[str, Any]] = {
+    "no error": {"times": 0, "code": 500},
+    "429 x 3, Retry-After 1": {"times": 3, "code": 429, "verb": "POST", "path": "/pods", "retry_after": 1},
+    "500 x 4 on create": {"times": 4, "code": 500, "verb": "POST", "path": "/pods"},
+    "500 x 8 on list": {"times": 8, "code": 500, "verb": "GET", "path": "/pods"},
+}
+
+
+def bursts(bed: Bed, folder: Path) -> None:
+    """Seconds from a task to its end on a new pod, while the server answers with errors."""
+    for number, (name, fault) in enumerate(BURSTS.items()):
+        site = Place("cloud", bed.settings(poll=3, init_blocks=0, cores="100m", memory="256Mi"))
+        with kernel([site], "driver", folder / f"burst-{number}/parsl") as running:
+            bed.levers().fail(**fault)
+            began = time.monotonic()
+            submit(running, "cloud", time.sleep, 0).result(120)
+            print(f"{name:24} first task done after {time.monotonic() - began:5.1f} s")  # noqa: T201
+        bed.levers().calm()
+
+
 if __name__ == "__main__":
     home = Path(tempfile.mkdtemp())
     with loopback(home / "kube") as found:
         measure(found, home)
+        expiry(found, home)
+        bursts(found, home)

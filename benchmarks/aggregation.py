@@ -1,0 +1,210 @@
+"""How fast updates become a model: 11.2 M float32 parameters, in turn with one plain copy of them all.
+
+    python benchmarks/aggregation.py [8] [20] [60] [500] [robust]
+
+Seconds are medians of three turns, taken in turn in one process; MB is what the process's own memory
+(not mapped files) grows by at its peak.
+
+copy     every update copied once into one buffer: reading them cannot take less
+fold     every update added to one running sum; two: even and odd ones in two threads
+merge    what a run does: map, verify, check, fold, in two threads
+flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
+         PARSLFL_FLOWER, see tests/strategies/test_flower.py)
+robust   each strategy that needs all updates, on 20 of them, from their files to the mean
+
+There are 20 different updates, read again and again beyond that.
+
+Does not know: networks; files are local.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from parslfl.codecs import wire
+from parslfl.codecs.raw import Raw
+from parslfl.learning import Cohort, Evidence, LocalWork
+from parslfl.merging import Desk, Folding, merge
+from parslfl.messages import Client, Ref, Update, update_name
+from parslfl.params import Params, fold, zeros_like
+from parslfl.protocols import NeedsAll
+from parslfl.stack import Stack
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, TrimmedMean
+from parslfl.transport.file import File
+
+SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 3
+#: (seconds, MB)
+Cost = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Kept(File):
+    """Files that may be read again."""
+
+    def drop(self, ref: Ref) -> None:
+        """Keep it."""
+
+
+def written(folder: Path) -> list[Update]:
+    """Updates of one array each, as files."""
+    random, transport, found = np.random.default_rng(0), Kept(str(folder)), []
+    for index in range(DIFFERENT):
+        client = Client(index, "here")
+        packed = wire.pack({"w": random.standard_normal(SCALARS, np.float32)})
+        ref = transport.put(update_name(0, client), packed.buffers, packed.checksum)
+        found.append(Update(client, 0, ref, 100, 10, 10, 1.0, 1.0, 4 * SCALARS))
+    return found
+
+
+def mapped(folder: Path, updates: list[Update]) -> list[Params]:
+    return [wire.unpack(File(str(folder)).get(update.ref))[0] for update in updates]
+
+
+def anonymous() -> float:
+    """MB of the process's own memory."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) / 1e3
+
+
+def cost(work: Callable[[], object]) -> Cost:
+    """Seconds, and the peak of memory over what it was."""
+    before, peak, done = anonymous(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            peak[0] = max(peak[0], anonymous())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - began
+    done.set()
+    watcher.join()
+    return seconds, max(0.0, peak[0] - before)
+
+
+def works(folder: Path, updates: list[Update], number: int) -> dict[str, Callable[[], object]]:
+    """What is compared, on `number` updates."""
+    arrays = mapped(folder, updates)
+    chosen = [arrays[i % DIFFERENT] for i in range(number)]
+    told = [updates[i % DIFFERENT] for i in range(number)]
+    both = ThreadPoolExecutor(2)
+
+    def copy() -> None:
+        buffer = np.empty(SCALARS, np.float32)
+        for params in chosen:
+            np.copyto(buffer, params["w"])
+
+    def one(part: list[Params]) -> None:
+        total = zeros_like(part[0])
+        for params in part:
+            fold(total, params, 100.0)
+
+    def merged() -> None:
+        job = Folding(
+            FedAvg(),
+            {u.client: Raw() for u in updates},
+            {"here": Kept(str(folder))},
+            Desk(like=chosen[0]),
+            time.monotonic(),
+            works={u.client: LocalWork() for u in updates},
+            clients=number,
+        )
+        list(both.map(lambda lane: merge(job, lane, None, *told[lane::2]), range(2)))
+
+    found: dict[str, Callable[[], object]] = {
+        "copy": copy,
+        "fold": lambda: one(chosen),
+        "fold, two": lambda: list(both.map(one, (chosen[::2], chosen[1::2]))),
+        "merge": merged,
+    }
+    aggregate = flower()
+    if aggregate is not None and number <= 60:
+        pairs = [([params["w"]], 100) for params in chosen]
+        found["flower"] = lambda: aggregate(pairs)
+    return found
+
+
+def flower() -> Callable[[list[tuple[list[npt.NDArray[np.float32]], int]]], object] | None:
+    """Flower's own sum, where it is installed."""
+    folder = os.environ.get("PARSLFL_FLOWER")
+    if not folder:
+        return None
+    if folder not in sys.path:
+        sys.path.append(folder)
+    found: Any = importlib.import_module("flwr.server.strategy.aggregate")
+    return found.aggregate  # type: ignore[no-any-return]
+
+
+def table(folder: Path, updates: list[Update], number: int) -> Table:
+    made = Table(f"{number} updates", "s", "x copy", "MB")
+    compared = works(folder, updates, number)
+    costs: dict[str, list[Cost]] = {name: [] for name in compared}
+    for _ in range(TURNS):
+        for name, work in compared.items():
+            costs[name].append(cost(work))
+    for name, found in costs.items():
+        seconds = statistics.median(s for s, _ in found)
+        ratio = statistics.median(s / c for (s, _), (c, _) in zip(found, costs["copy"], strict=True))
+        made.add_row(name, f"{seconds:.3f}", f"{ratio:.2f}", f"{max(mb for _, mb in found):.0f}")
+    return made
+
+
+def robust(folder: Path, updates: list[Update]) -> Table:
+    """What strategies that need all updates take, beside a plain copy of these."""
+    made = Table(f"robust, {DIFFERENT} updates", "s", "x copy", "MB")
+    evidence = Evidence(100, 10, LocalWork(), norm=float(SCALARS) ** 0.5)
+    cohort = Cohort((evidence,) * DIFFERENT, DIFFERENT)
+    strategies: list[NeedsAll] = [
+        Median(),
+        TrimmedMean(),
+        Krum(hostile=4),
+        Krum(hostile=4, keep=12),
+        GeometricMedian(),
+        MedianClip(),
+    ]
+    plain = works(folder, updates, DIFFERENT)["copy"]
+    for strategy in strategies:
+
+        def work(strategy: NeedsAll = strategy) -> None:
+            out = {"w": np.empty(SCALARS, np.float32)}
+            strategy.combine(Stack(tuple(mapped(folder, updates))), cohort, out)
+
+        pairs = [(cost(plain), cost(work)) for _ in range(TURNS)]
+        seconds = statistics.median(w for _, (w, _) in pairs)
+        ratio = statistics.median(w / c for (c, _), (w, _) in pairs)
+        memory = max(mb for _, (_, mb) in pairs)
+        made.add_row(repr(strategy), f"{seconds:.2f}", f"{ratio:.1f}", f"{memory:.0f}")
+    return made
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or ["8", "20", "60", "500", "robust"]
+    console = Console(width=100)
+    with tempfile.TemporaryDirectory() as folder:
+        updates = written(Path(folder))
+        for word in chosen:
+            where = Path(folder)
+            console.print(robust(where, updates) if word == "robust" else table(where, updates, int(word)))
+
+
+if __name__ == "__main__":
+    main()

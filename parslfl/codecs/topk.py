@@ -1,0 +1,138 @@
+"""Only the largest numbers of an update: top-k over the whole model.
+
+Aji & Heafield 2017, "Sparse Communication for Distributed Gradient Descent"; what is left out must
+come later for training to converge: Stich et al. 2018, "Sparsified SGD with Memory" (error feedback).
+
+Does not know: what becomes of the numbers that are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from parslfl.codecs import indices
+from parslfl.codecs.indices import Places
+from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
+from parslfl.codecs.pieces import Floats, Sparse
+from parslfl.params import BLOCK, Array, Params, size, trained
+
+#: Numbers looked at to guess the threshold; models with fewer are looked at as a whole.
+_SAMPLE = 1 << 16
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Sends the `ratio` of all numbers that is largest in magnitude, at least one; of equal ones
+    the first. Zeros are never sent."""
+
+    ratio: float = 0.01
+    rank: ClassVar[int] = 0
+    biased: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_ratio(self.ratio)
+
+    def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
+        vectors = flats(delta)
+        total = sum(vector.size for vector in vectors)
+        places, values = largest(vectors, kept(self.ratio, total))
+        data, note = indices.write(places, total)
+        return {"values": values, "places": data}, {"layout": fingerprint(delta), **note}
+
+    def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
+        return scattered(self.open(arrays, note, like), like)
+
+    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Sparse:
+        require_layout(note, like)
+        require_arrays(arrays, self.declared(note, like))
+        places = indices.read(arrays["places"], note, size(trained(like)))
+        return Sparse(places, arrays["values"])
+
+    def declared(self, note: Mapping[str, Any], like: Params) -> Params:
+        total = size(trained(like))
+        count(note, "kept", kept(self.ratio, total))
+        values, places = indices.declared(note, total)
+        return {"values": stand_in("<f4", values), "places": stand_in("u1", places)}
+
+
+def require_ratio(ratio: float) -> None:
+    """Check that a codec can send this share of an update.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio must be above 0 and at most 1, got {ratio}")
+
+
+def kept(ratio: float, total: int) -> int:
+    """How many of `total` numbers are sent."""
+    return min(total, max(1, round(ratio * total)))
+
+
+def scattered(sparse: Sparse, like: Params) -> Params:
+    """`sparse` as arrays like the trained ones of `like`."""
+    made = {name: np.zeros(array.shape, array.dtype) for name, array in trained(like).items()}
+    sparse.add(made, 1.0)
+    return made
+
+
+def largest(vectors: Sequence[Array], most: int) -> tuple[Places, Floats]:
+    """Where the `most` numbers of largest magnitude are, in order, and the numbers.
+
+    The threshold is guessed from a sample, a little too low; the few that pass it are compared.
+    """
+    guess = _threshold(vectors, most)
+    places, values = _above(vectors, guess)
+    while len(places) < most and guess > 0:
+        guess = guess / 4 if guess > 1e-30 else np.float32(0)
+        places, values = _above(vectors, guess)
+    if len(places) <= most:
+        return places, values
+    chosen = _first_of_largest(np.abs(values), most)
+    return places[chosen], values[chosen]
+
+
+def _threshold(vectors: Sequence[Array], most: int) -> np.float32:
+    """A magnitude that more than `most` numbers are above, very probably; 0 in small models."""
+    total = sum(vector.size for vector in vectors)
+    stride = total // _SAMPLE
+    if stride < 4:
+        return np.float32(0)
+    sample = np.abs(np.concatenate([vector[::stride] for vector in vectors]).astype(np.float32))
+    share = most / total * sample.size
+    rank = sample.size - int(share + 4 * share**0.5 + 8)
+    return np.float32(np.partition(sample, rank)[rank]) if rank > 0 else np.float32(0)
+
+
+def _above(vectors: Sequence[Array], threshold: np.float32) -> tuple[Places, Floats]:
+    """The numbers whose magnitude is above `threshold`."""
+    found = list(_blocks_above(vectors, threshold))
+    places = np.concatenate([np.empty(0, np.int64), *(places for places, _ in found)])
+    return places, np.concatenate([np.empty(0, np.float32), *(values for _, values in found)])
+
+
+def _blocks_above(vectors: Sequence[Array], threshold: np.float32) -> Iterator[tuple[Places, Floats]]:
+    scratch, mask, at = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.bool_), 0
+    for vector in vectors:
+        for start in range(0, vector.size, BLOCK):
+            part = vector[start : start + BLOCK].astype(np.float32, copy=False)
+            high, over = scratch[: part.size], mask[: part.size]
+            np.abs(part, out=high)
+            np.greater(high, threshold, out=over)
+            places = np.flatnonzero(over)
+            yield places + at, part[places]
+            at += part.size
+
+
+def _first_of_largest(magnitudes: Floats, most: int) -> Places:
+    """Where the `most` largest are, in order; of those equal to the smallest of them, the first."""
+    cut = np.partition(magnitudes, len(magnitudes) - most)[len(magnitudes) - most]
+    chosen = magnitudes > cut
+    level = np.flatnonzero(magnitudes == cut)
+    chosen[level[: most - int(chosen.sum())]] = True
+    return np.flatnonzero(chosen)

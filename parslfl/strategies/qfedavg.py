@@ -1,0 +1,57 @@
+"""q-FedAvg: Li et al. 2020, "Fair Resource Allocation in Federated Learning", Algorithm 2.
+
+    D_k = L * (w_t - w_k),   L = 1 / (local learning rate)
+    h_k = q * F_k^(q-1) * ||D_k||^2 + L * F_k^q
+    w_{t+1} = w_t - sum_k F_k^q * D_k / sum_k h_k
+
+F_k is the loss of the global model w_t on client k's samples: those it serves badly count more.
+
+Does not know: how the loss is measured; `tasks` scores the model before it trains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from parslfl.learning import Cohort, Evidence, LocalWork
+from parslfl.params import Params
+from parslfl.strategies.fedavg import apply
+
+#: A loss of exactly 0 has no negative power.
+_LEAST = 1e-10
+
+
+@dataclass(frozen=True)
+class QFedAvg:
+    """`q` = 0 averages all clients alike; the greater, the more equal their losses, and the slower."""
+
+    q: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.q < 0:
+            raise ValueError(f"q must not be negative, got {self.q}")
+
+    def local(self, work: LocalWork) -> LocalWork:
+        return replace(work, start_loss=True)
+
+    def weight(self, evidence: Evidence) -> float:
+        return math.pow(_loss(evidence), self.q) / evidence.work.lr if evidence.samples else 0.0
+
+    def start(self, params: Params) -> Params:
+        return {}
+
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        weights = sum(self.weight(e) for e in cohort.evidence)
+        return state, apply(params, mean, weights / sum(self._h(e) for e in cohort.evidence))
+
+    def _h(self, evidence: Evidence) -> float:
+        loss, lipschitz = _loss(evidence), 1 / evidence.work.lr
+        if not evidence.samples:
+            return 0.0
+        squared = (lipschitz * evidence.norm) ** 2
+        return self.q * math.pow(loss, self.q - 1) * squared + lipschitz * math.pow(loss, self.q)
+
+
+def _loss(evidence: Evidence) -> float:
+    return max(evidence.start_loss or 0.0, _LEAST)

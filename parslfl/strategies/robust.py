@@ -1,0 +1,179 @@
+"""Aggregation that a minority of faulty or hostile clients cannot steer.
+
+    Median       coordinate-wise median             Yin et al. 2018, "Byzantine-Robust Distributed
+    TrimmedMean  coordinate-wise, ends cut off      Learning", Algorithm 1, options I and II
+    Krum         the update nearest to its n-f-2    Blanchard et al. 2017, "Machine Learning with
+                 neighbours, or the mean of the     Adversaries", sections 4 and 5.3 (multi-Krum)
+                 `keep` nearest
+    GeometricMedian  argmin_v sum_i ||v - d_i||     Pillutla et al. 2022, "Robust Aggregation for
+                 by smoothed Weiszfeld iterations   Federated Learning", Algorithm 2
+    NormClip     mean of min(1, norm / ||d_i||) d_i Sun et al. 2019, "Can You Really Backdoor
+                                                    Federated Learning?", section 4
+
+All but NormClip with a fixed norm need every update of a round at once: these stay in the run's folder
+until the round ends (one model a client, mapped, so the driver's own memory stays that of FedAvg) and
+cannot be merged at their sites. Clients count alike, whatever number of samples they claim.
+
+Does not know: who is hostile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parslfl.learning import Cohort, Evidence, LocalWork
+from parslfl.params import Params
+from parslfl.stack import Rows, Stack, in_order
+from parslfl.strategies.fedavg import apply
+
+#: Weiszfeld's iterations, and the least distance that one divides by (Pillutla et al., section 4).
+_ITERATIONS, _SMOOTH = 32, 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Alike:
+    """What robust strategies share: every client with samples has one vote."""
+
+    lr: float = 1.0
+
+    def local(self, work: LocalWork) -> LocalWork:
+        return work
+
+    def weight(self, evidence: Evidence) -> float:
+        return 1.0 if evidence.samples else 0.0
+
+    def start(self, params: Params) -> Params:
+        return {}
+
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        return state, apply(params, mean, self.lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Median(_Alike):
+    """The middle value of every coordinate; of an even number, the mean of the middle two.
+
+    Needs all updates of a round, kept until its end. Sorts every coordinate: about 20 times the time of
+    FedAvg's sum for 20 clients. Holds against fewer than half.
+    """
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        stack.reduce(lambda rows: _middle(rows, (len(rows) - 1) // 2), out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrimmedMean(_Alike):
+    """The mean of every coordinate without its lowest and highest `cut` share of the values.
+
+    Needs all updates of a round, kept until its end; sorts as Median does. Holds against `cut`.
+    """
+
+    cut: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cut < 0.5:
+            raise ValueError(f"cut must be at least 0 and below 0.5, got {self.cut}")
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        stack.reduce(lambda rows: _middle(rows, int(self.cut * len(rows))), out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Krum(_Alike):
+    """The mean of the `keep` updates whose n - f - 2 nearest neighbours are nearest (1: Krum; else
+    multi-Krum), with f = `hostile` clients of n; equal scores go by the cohort's order.
+
+    Needs all updates of a round, kept until its end, and n^2 products of updates. The proof asks for
+    n > 2 f + 2. Krum's one update is noisy: its model is one client's.
+    """
+
+    hostile: int = 1
+    keep: int = 1
+
+    def __post_init__(self) -> None:
+        if self.hostile < 0 or self.keep < 1:
+            raise ValueError(f"hostile must be at least 0 and keep at least 1: {self.hostile}, {self.keep}")
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        chosen = self.choose(stack.squared_distances().tolist())
+        stack.only(chosen).weighted([1 / len(chosen)] * len(chosen), out)
+
+    def choose(self, distances: Sequence[Sequence[float]]) -> list[int]:
+        """Which updates to average, in order, from their squared distances."""
+        count = len(distances)
+        near = max(1, count - self.hostile - 2)
+        scores = [
+            sum(sorted(d for j, d in enumerate(row) if j != i)[:near]) for i, row in enumerate(distances)
+        ]
+        return sorted(sorted(range(count), key=scores.__getitem__)[: self.keep])
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometricMedian(_Alike):
+    """The point with the least sum of distances to all updates.
+
+    Needs all updates of a round, kept until its end, and n^2 products of updates: the iterations work on
+    these alone, since every iterate is a weighted mean of the updates. Holds against fewer than half.
+    """
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        distances = stack.squared_distances()
+        weights = np.full(len(stack), 1 / len(stack))
+        for _ in range(_ITERATIONS):
+            # ||v - d_i||^2 for v = sum_j weights_j d_j
+            squared = distances @ weights - weights @ distances @ weights / 2
+            weights = 1 / np.maximum(np.sqrt(np.maximum(squared, 0)), _SMOOTH)
+            weights /= weights.sum()
+        stack.weighted(weights.tolist(), out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormClip(_Alike):
+    """Every update shortened to at most `norm`, then averaged. Linear: costs no more than FedAvg.
+
+    It bounds what a client can do, and does not take it away: for large updates that are few.
+    """
+
+    norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("norm", self.norm)
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        return (min(1.0, self.norm / evidence.norm) if evidence.norm else 1.0,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MedianClip(_Alike):
+    """As NormClip, to `factor` times the median norm of the round's updates.
+
+    Needs all updates of a round, kept until its end: only then is the median known.
+    """
+
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive("factor", self.factor)
+
+    def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        norms = [e.norm for e in cohort.evidence]
+        most = self.factor * float(np.median(norms))
+        stack.weighted([min(1.0, most / norm if norm else 1.0) / len(norms) for norm in norms], out)
+
+
+def _middle(rows: Rows, cut: int) -> Rows:
+    """The mean of each column without its `cut` lowest and highest values; rows are added in order."""
+    ordered = in_order(rows)
+    total: Rows = ordered[cut]
+    for row in ordered[cut + 1 : len(ordered) - cut]:
+        total += row
+    total /= len(ordered) - 2 * cut
+    return total
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")

@@ -1,0 +1,78 @@
+"""SCAFFOLD: Karimireddy et al. 2020, "SCAFFOLD: Stochastic Controlled Averaging for Federated Learning",
+Algorithm 1 with option II.
+
+    client k, from x and c:  y = x, then K steps  y -= eta * (g_k(y) - c_k + c)
+                             c_k' = c_k - c + (x - y) / (K * eta)
+    server, over S of N:     x += lr / |S| * sum_k (y_k - x)
+                             c += 1 / N * sum_k (c_k' - c_k)
+
+The algorithm sends y_k - x and c_k' - c_k. Here only y_k - x travels: by option II the other one is
+-c - (y_k - x) / (K * eta), so the server sums the update once more with that scale. Half the bytes, and
+client and server agree on c_k whatever a codec has lost. With momentum, K is `fednova.step_norm`.
+
+Does not know: where c_k is kept; `keep.ClientStore` does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
+from parslfl.params import Params, fold, subtract, trained, zeros_like
+from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fednova import inverse, step_norm
+
+
+@dataclass(frozen=True)
+class Scaffold:
+    """Control variates against client drift; `lr` is the server's step.
+
+    State: c, one model, sent to every client beside the global one; c_k, one model a client, at its
+    site. The driver holds twice FedAvg's sums. All clients count alike, as in the paper.
+    """
+
+    keeps: ClassVar[bool] = True
+    shares: ClassVar[bool] = True
+
+    lr: float = 1.0
+
+    def local(self, work: LocalWork) -> LocalWork:
+        return work
+
+    def weight(self, evidence: Evidence) -> float:
+        return 1.0 if evidence.steps else 0.0
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        return 1.0, _per_gradient(evidence.work, evidence.steps)
+
+    def start(self, params: Params) -> Params:
+        return zeros_like(trained(params))
+
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        share = sum(1 for e in cohort.evidence if e.steps) / cohort.clients
+        (moved,) = cohort.extra
+        for control in moved.values():
+            np.multiply(control, control.dtype.type(-share), out=control)
+        fold(moved, state, 1 - share)
+        return moved, apply(params, mean, self.lr)
+
+    def fresh(self, params: Params) -> Params:
+        return zeros_like(trained(params))
+
+    def guide(self, shared: Params, kept: Params) -> Guide:
+        return Guide(correction=subtract(shared, kept))
+
+    def keep(self, visit: Visit) -> tuple[Params, Personal | None]:
+        if not visit.steps:
+            return visit.kept, None
+        control = subtract(visit.kept, visit.shared)
+        fold(control, visit.delta, -_per_gradient(visit.work, visit.steps))
+        return control, None
+
+
+def _per_gradient(work: LocalWork, steps: int) -> float:
+    """1 / (K * eta): times an update, minus the mean gradient along its way."""
+    return inverse(step_norm(work, steps) * work.lr)

@@ -1,0 +1,137 @@
+"""Robust strategies on three-element parameters, worked by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from parslfl.errors import ConfigError
+from parslfl.params import Params
+from parslfl.protocols import NeedsAll, Strategy
+from parslfl.specs import parse
+from parslfl.strategies.names import STRATEGIES
+from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, NormClip, TrimmedMean
+
+Aggregated = Callable[..., tuple[Params, Params]]
+
+#: Four that agree about, and one that is far off.
+FIVE = [[1, 0, 1], [1, 1, 0], [2, 0, 0], [0, 1, 1], [-100, 100, 1000]]
+ALL = [Median(), TrimmedMean(), Krum(), Krum(keep=2), GeometricMedian(), NormClip(norm=2), MedianClip()]
+
+
+def moved(new: Params) -> list[float]:
+    return [float(a - b) for a, b in zip(new["w"], (1, 2, 3), strict=True)]
+
+
+def test_median_of_an_odd_number(aggregated: Aggregated) -> None:
+    assert moved(aggregated(Median(), FIVE)[1]) == [1, 1, 1]
+
+
+def test_median_of_an_even_number(aggregated: Aggregated) -> None:
+    assert moved(aggregated(Median(), FIVE[:4])[1]) == [1, 0.5, 0.5]
+
+
+def test_trimmed_mean(aggregated: Aggregated) -> None:
+    """One of five is cut at both ends: (0 + 1 + 1) / 3, (0 + 1 + 1) / 3, (0 + 1 + 1) / 3."""
+    assert moved(aggregated(TrimmedMean(cut=0.2), FIVE)[1]) == pytest.approx([2 / 3, 2 / 3, 2 / 3])
+
+
+def test_nothing_trimmed_is_the_mean(aggregated: Aggregated) -> None:
+    assert moved(aggregated(TrimmedMean(cut=0), FIVE[:4])[1]) == [1, 0.5, 0.5]
+
+
+def test_krum_takes_the_one_in_the_middle(aggregated: Aggregated) -> None:
+    """n = 5, f = 1: two nearest. Squared distances among the first four: 2 2 2 | 2 2 2 | 2 2 6 | 2 2 6:
+    scores 4, 4, 4, 4 and much; the first wins."""
+    assert moved(aggregated(Krum(hostile=1), FIVE)[1]) == [1, 0, 1]
+    shifted = [[5, 0, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [99, 0, 0]]
+    assert moved(aggregated(Krum(hostile=1), shifted)[1]) == [1, 0, 0]  # scores: 32, 2, 3, 3, much
+
+
+def test_multikrum_averages_the_best(aggregated: Aggregated) -> None:
+    """The scores of `shifted` are 32 (16 + 16 or 17), 2, 3, 3: the three best are 1, 2 and 3."""
+    shifted = [[5, 0, 0], [1, 0, 0], [0, 0, 0], [1, 1, 0], [99, 0, 0]]
+    assert moved(aggregated(Krum(hostile=1, keep=3), shifted)[1]) == pytest.approx([2 / 3, 1 / 3, 0])
+
+
+def test_geometric_median_of_a_triangle(aggregated: Aggregated) -> None:
+    """Fermat's point of (0, 0), (2, 0), (1, sqrt 3) is its centre, (1, 1 / sqrt 3)."""
+    corners = [[0, 0, 0], [2, 0, 0], [1, 3**0.5, 0]]
+    assert moved(aggregated(GeometricMedian(), corners)[1]) == pytest.approx([1, 3**-0.5, 0], abs=1e-5)
+
+
+def test_geometric_median_on_a_line_is_the_median(aggregated: Aggregated) -> None:
+    line = [[0, 0, 0], [1, 0, 0], [500, 0, 0]]
+    assert moved(aggregated(GeometricMedian(), line)[1]) == pytest.approx([1, 0, 0], abs=1e-3)
+
+
+def test_clipping_shortens_the_long_ones(aggregated: Aggregated) -> None:
+    """To norm 1: (3, 4, 0) becomes (0.6, 0.8, 0); (0, 0.5, 0) stays."""
+    assert moved(aggregated(NormClip(norm=1), [[3, 4, 0], [0, 0.5, 0]])[1]) == pytest.approx([0.3, 0.65, 0])
+
+
+def test_clipping_at_the_median_norm(aggregated: Aggregated) -> None:
+    """Norms 1, 2, 10: the last one is shortened to 2."""
+    new = aggregated(MedianClip(), [[1, 0, 0], [0, 2, 0], [0, 0, 10]])[1]
+    assert moved(new) == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+
+
+def test_only_clipping_to_a_fixed_norm_is_linear() -> None:
+    assert [type(s).__name__ for s in ALL if not isinstance(s, NeedsAll)] == ["NormClip"]
+
+
+def test_those_that_need_all_say_what_it_costs() -> None:
+    for strategy in ALL:
+        if isinstance(strategy, NeedsAll):
+            assert "Needs all updates of a round, kept until its end" in (type(strategy).__doc__ or "")
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=repr)
+def test_order_does_not_matter(aggregated: Aggregated, strategy: Strategy) -> None:
+    """For those whose arithmetic is a sum, to rounding; Krum chooses from scores that differ."""
+    random = np.random.default_rng(1)
+    updates = random.normal(size=(7, 3)).tolist()
+    straight = moved(aggregated(strategy, updates)[1])
+    for _ in range(3):
+        assert moved(aggregated(strategy, random.permutation(updates).tolist())[1]) == pytest.approx(
+            straight, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=repr)
+def test_claimed_samples_buy_no_weight(aggregated: Aggregated, strategy: Strategy) -> None:
+    plain = aggregated(strategy, FIVE)[1]
+    boasted = aggregated(strategy, FIVE, samples=[1, 1, 1, 1, 1_000_000])[1]
+    assert moved(boasted) == moved(plain)
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=repr)
+def test_equal_updates_are_their_own_aggregate(aggregated: Aggregated, strategy: Strategy) -> None:
+    assert moved(aggregated(strategy, [[0.5, 0.25, -1]] * 6)[1]) == pytest.approx([0.5, 0.25, -1], abs=1e-6)
+
+
+@pytest.mark.parametrize("strategy", [s for s in ALL if isinstance(s, NeedsAll)], ids=repr)
+def test_who_has_no_samples_has_no_vote(aggregated: Aggregated, strategy: Strategy) -> None:
+    four = aggregated(strategy, FIVE[:4])[1]
+    assert moved(aggregated(strategy, FIVE, samples=[1, 1, 1, 1, 0])[1]) == moved(four)
+
+
+@pytest.mark.parametrize("strategy", ALL, ids=repr)
+def test_one_update_is_taken_whole(aggregated: Aggregated, strategy: Strategy) -> None:
+    assert moved(aggregated(strategy, [[1, 0.5, -1]])[1]) == pytest.approx([1, 0.5, -1], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("trimmed:cut=0.5", "cut must be at least 0 and below 0.5, got 0.5"),
+        ("krum:keep=0", "hostile must be at least 0 and keep at least 1: 1, 0"),
+        ("clip:norm=0", "norm must be positive, got 0.0"),
+        ("medianclip:factor=-1", "factor must be positive, got -1.0"),
+    ],
+)
+def test_impossible_settings_are_refused(spec: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse(spec, STRATEGIES, "strategy")
