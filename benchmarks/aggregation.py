@@ -40,7 +40,8 @@ from rich.table import Table
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Desk, Folding, merge
+from parslfl.desk import Desk
+from parslfl.merging import Folding, merge
 from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold, zeros_like
 from parslfl.protocols import NeedsAll

@@ -15,19 +15,18 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from parslfl.checkpoints import mapped, write
 from parslfl.codecs import wire
-from parslfl.codecs.pieces import opened
+from parslfl.desk import Desk
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
-from parslfl.params import Params, average, require_like, squared_norm, trained
+from parslfl.params import Params, require_like, squared_norm, trained
+from parslfl.parts import kept_of, open_any
 from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport
 from parslfl.stack import Stack
 from parslfl.weighing import scales_of, worth
@@ -59,43 +58,6 @@ class Finished:
     seconds: float
 
 
-@dataclass
-class Desk:
-    """The driver's memory of parameters: all the big arrays it ever holds, in one place.
-
-    `like`: the model the round started from. `state`: the strategy's. `lanes`: running sums, a
-    set of arrays a lane, their memory kept from round to round; `extra` those for a strategy's further
-    scales, by lane and scale. `held`: whole updates, for a strategy that needs them all.
-    """
-
-    like: Params = field(default_factory=dict)
-    state: Params = field(default_factory=dict)
-    lanes: dict[int, Params] = field(default_factory=dict)
-    extra: dict[tuple[int, int], Params] = field(default_factory=dict)
-    held: dict[Client, Params] = field(default_factory=dict)
-
-    def clear(self, lane: int) -> None:
-        """Set lane `lane` to zeros."""
-        if lane not in self.lanes:
-            self.lanes[lane] = self._empty()
-        for sums in (self.lanes[lane], *(kept for (of, _), kept in self.extra.items() if of == lane)):
-            for array in sums.values():
-                array.fill(0)
-
-    def sums(self, lane: int, scale: int) -> Params:
-        """The sums of `lane` for the strategy's scale number `scale`."""
-        if scale == 0:
-            return self.lanes[lane]
-        if (lane, scale) not in self.extra:
-            made = self.extra[lane, scale] = self._empty()
-            for array in made.values():
-                array.fill(0)
-        return self.extra[lane, scale]
-
-    def _empty(self) -> Params:
-        return {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
-
-
 @dataclass(frozen=True)
 class Folding:
     """How a round's updates are merged; `started` is in `time.monotonic()`'s terms.
@@ -113,6 +75,11 @@ class Folding:
     works: Mapping[Client, LocalWork]
     clients: int
     spill: Path | None = None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether any client was asked for a part of the model only."""
+        return any(work.keep < 1 for work in self.works.values())
 
 
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
@@ -159,8 +126,13 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
         return evidence, weight
     delta, norm = open_update(update, transport, folding.codecs[client], desk.like)
     evidence, weight = worth(update, folding.works[client], norm, strategy)
+    kept = kept_of(delta)
+    if kept and folding.works[client].keep == 1:
+        raise PayloadError("is of a part of the model, though the whole was asked for")
     for number, scale in enumerate(scales_of(evidence, strategy)):
         delta.add(desk.sums(lane, number), weight * scale)
+    if folding.in_parts:
+        desk.count(lane, kept, weight)
     return evidence, weight
 
 
@@ -180,7 +152,7 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     """
     arrays, note = _received(update, transport)
     with _decoding():
-        delta = opened(codec, arrays, note, trained(like))
+        delta = open_any(codec, arrays, note, trained(like))
     return delta, _sane(delta.bound())
 
 
@@ -246,8 +218,7 @@ def finish(
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
         width = len(scales_of(accepted[0][1], folding.strategy))
-        sums = ([folding.desk.sums(lane, n) for lane in range(len(lanes))] for n in range(width))
-        mean, *extra = (average(totals, weight) for totals in sums)
+        mean, *extra = (folding.desk.mean(len(lanes), n, weight) for n in range(width))
         cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
     new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     who = f"{type(folding.strategy).__name__}.step"

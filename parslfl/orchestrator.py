@@ -28,7 +28,8 @@ from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.merging import Desk, Finished, Folding, discard
+from parslfl.desk import Desk
+from parslfl.merging import Finished, Folding, discard
 from parslfl.messages import (
     Assignment,
     Client,

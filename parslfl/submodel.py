@@ -24,14 +24,14 @@ Indices = npt.NDArray[np.int64]
 #: Array name -> for each of its dimensions the kept indices, ascending, or None for all.
 Kept = dict[str, tuple[Indices | None, ...]]
 
-#: More would be no shape that `wire` writes.
-_DIMENSIONS = 32
+#: Where an update's note says which part of the model it is.
+KEY = "submodel"
 
 
 def take(params: Mapping[str, Array], kept: Kept) -> Params:
     """What `kept` leaves of `params`, as contiguous copies; arrays that it does not name stay whole."""
     return {
-        name: np.ascontiguousarray(array[_grid(kept[name], array.shape)]) if name in kept else array
+        name: np.ascontiguousarray(array[_at(kept, name, params)]) if name in kept else array
         for name, array in params.items()
     }
 
@@ -46,13 +46,25 @@ def shapes(params: Mapping[str, Array], kept: Kept) -> Params:
     return found
 
 
-def scatter(total: Params, counts: Params, delta: Mapping[str, Array], kept: Kept, weight: float) -> None:
-    """`total += weight * delta` and `counts += weight`, only where `kept` says that `delta` is from."""
-    for name, array in delta.items():
-        scale = total[name].dtype.type(weight)
-        at = _grid(kept.get(name, (None,) * array.ndim), total[name].shape)
-        total[name][at] += scale * array
-        counts[name][at] += scale
+def scatter(total: Params, part: Mapping[str, Array], kept: Kept) -> None:
+    """`total += part`, where `kept` says that `part` is from."""
+    for name, array in part.items():
+        total[name][_at(kept, name, total)] += array
+
+
+def count(counts: Params, kept: Kept, weight: float) -> None:
+    """`counts += weight`, where something is kept: everywhere, if `kept` is empty."""
+    for name, array in counts.items():
+        array[_at(kept, name, counts)] += array.dtype.type(weight)
+
+
+def put(whole: Mapping[str, Array], part: Mapping[str, Array], kept: Kept) -> Params:
+    """`whole` with `part` in its place: copies of those arrays that change."""
+    made = dict(whole)
+    for name, array in part.items():
+        made[name] = whole[name].copy()
+        made[name][_at(kept, name, whole)] = array
+    return made
 
 
 def describe(kept: Kept) -> dict[str, Any]:
@@ -83,7 +95,7 @@ def _read(described: Any, like: Mapping[str, Array]) -> Kept:
     kept: Kept = {}
     for name, numbers in described["arrays"].items():
         shape = like[name].shape
-        if len(numbers) != len(shape) or len(numbers) > _DIMENSIONS:
+        if len(numbers) != len(shape):
             raise ValueError(f"{name!r} has {len(shape)} dimensions, not {len(numbers)}")
         kept[name] = tuple(_fitting(cuts, number, n, name) for number, n in zip(numbers, shape, strict=True))
     return kept
@@ -100,10 +112,12 @@ def _fitting(cuts: list[Indices], number: object, n: int, name: str) -> Indices 
     return at
 
 
-def _grid(dims: tuple[Indices | None, ...], shape: tuple[int, ...]) -> tuple[Any, ...]:
-    """An index of a whole array for what `dims` keep of it; plain slices where that is everything."""
+def _at(kept: Kept, name: str, params: Mapping[str, Array]) -> tuple[Any, ...]:
+    """An index of the array `name` for what is kept of it."""
+    dims = kept.get(name, ())
     if all(at is None for at in dims):
         return (...,)
+    shape = params[name].shape
     return np.ix_(*(np.arange(n) if at is None else at for at, n in zip(dims, shape, strict=True)))
 
 

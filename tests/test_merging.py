@@ -18,7 +18,8 @@ from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
+from parslfl.desk import Desk
+from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.protocols import Strategy

@@ -10,7 +10,7 @@ Does not know: which architecture it trains, federated learning beyond FedProx's
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -25,12 +25,13 @@ from parslfl.errors import ConfigError, DataError, Problem
 from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
 from parslfl.models.tally import Tally, variance
 from parslfl.params import Params
+from parslfl.submodel import Kept, take
 
 #: Examples scored at once: the outputs of early layers then still fit a core's share of L3.
 _SCORED = 500
 
 
-class Builder(Protocol):
+class Builder(Hashable, Protocol):
     """Makes a module. Hashable, and equal only to builders of equal modules."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module: ...
@@ -62,8 +63,8 @@ def train(
         ValueError: `params` are not those of this model.
     """
     device = _prepare(work)
-    network = _network(_Place(builder, samples.x.shape[1:], samples.classes, device, "train"))
-    _load(network, params)
+    network, kept = _to_train(builder, samples, work.keep, seed, device)
+    _load(network, take(params, kept))
     network.train()
     tally, spread = Tally(), _Spread() if work.variance else None
     with _seeded(seed, device):
@@ -72,7 +73,20 @@ def train(
             _descend(network, samples, work, seed, stop, steering, tally, spread)
     network.zero_grad(set_to_none=True)
     measured = spread.variance(tally.steps) if spread else None
-    return tally.trained(_arrays(network), len(samples), work, measured)
+    return replace(tally.trained(_arrays(network), len(samples), work, measured), kept=kept)
+
+
+def _to_train(
+    builder: Builder, samples: Samples, keep: float, seed: int, device: torch.device
+) -> tuple[nn.Module, Kept]:
+    """The module to train, and which part of the model it is: a smaller one for federated dropout."""
+    shape = samples.x.shape[1:]
+    if keep < 1:
+        from parslfl.models._shrink import shrink
+
+        network, kept = shrink(builder, shape, samples.classes, keep, seed)
+        return network.to(device), kept
+    return _network(_Place(builder, shape, samples.classes, device, "train")), {}
 
 
 def evaluate(builder: Builder, params: Params, samples: Samples, work: LocalWork) -> Scores:
