@@ -136,7 +136,7 @@ def _codec(
 
     def folded() -> None:
         made = opened(codec, *wire.unpack(data, packed.checksum), like)
-        if not math.isfinite(made.bound()):
+        if not math.isfinite(made.norm()):
             raise SystemExit(f"{text} made what is not finite")
         made.add(total, 1.5)
 

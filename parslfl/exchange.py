@@ -8,13 +8,15 @@ Does not know: rounds; only that models go out and updates come in.
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from parslfl.errors import RunError
+from parslfl.errors import PayloadError, RunError
 from parslfl.graph import DRIVER
 from parslfl.journal import Checkpoint
 from parslfl.merging import Finished
@@ -25,18 +27,20 @@ from parslfl.served import Served, serve
 from parslfl.sites import Federation, Site
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
+from parslfl.transport.proxystore import ProxyStore
 
 
 @dataclass(frozen=True)
 class Exchange:
     """The transport of every place of one run, as the driver uses it; `home` is the run directory's.
 
-    `served`: the sites whose workers come over gRPC.
+    `served`: the sites whose workers come over gRPC. `shared`: those whose ranks share one model.
     """
 
     home: File
     places: dict[str, Transport]
     served: Mapping[str, Served] = field(default_factory=dict)
+    shared: frozenset[str] = frozenset()
 
     def there(self, place: str) -> Transport:
         """The transport as the workers of `place` use it: it goes into their tasks."""
@@ -87,8 +91,13 @@ class Exchange:
         updates ride in results.
         """
         counted = [served.take_counts() for served in self.served.values()]
-        down = sum(sent[a.client.site].size for a in plan.cohort if a.client.site not in self.served)
-        up = sum(u.ref.size for u in done.updates if u.client.site not in self.served or not u.ref.path)
+        takers = [a.client.site for a in plan.cohort if a.client.site not in self.shared]
+        takers += {a.client.site for a in plan.cohort if a.client.site in self.shared}
+        down = sum(sent[site].size for site in takers if site not in self.served)
+        summed = {partial.site for partial in done.partials}
+        apart = [u for u in done.updates if u.client.site not in summed]
+        up = sum(u.ref.size for u in apart if u.client.site not in self.served or not u.ref.path)
+        up += sum(p.in_result if p.site in self.served else p.bytes_up for p in done.partials)
         up += sum(f.bytes_up for f in done.failures if f.client.site not in self.served)
         return down + sum(gone for gone, _ in counted), up + sum(come for _, come in counted)
 
@@ -109,7 +118,8 @@ def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
     """
     home, served = File(str(run)), dict[str, Served]()
     places = {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}}
-    exchange = Exchange(home, places, served)
+    shared = frozenset(site.name for site in sites if site.executor.kind == "mpi")
+    exchange = Exchange(home, places, served, shared)
     clients = Federation(sites=sites).clients()
     try:
         for site in sites:
@@ -125,8 +135,27 @@ def _transport(site: Site, run: Path, home: File) -> Transport:
     """The driver's end of a site's transport."""
     if site.transport.kind == "inline":
         return Inline()
+    if site.transport.kind == "proxystore":
+        return _store(site)
     path = site.transport.path if site.transport.kind == "file" else None
     return File(str(_own_folder(Path(path), run))) if path else home
+
+
+def _store(site: Site) -> Transport:
+    """The store of `site`, once an object has been there and back.
+
+    Raises:
+        RunError: it cannot be used.
+    """
+    wanted: Any = site.transport
+    store = ProxyStore(wanted.connector, json.dumps(wanted.options, sort_keys=True))
+    try:
+        ref = store.put("probe", [b"parslfl"], "")
+        store.get(ref)
+        store.drop(ref)
+    except PayloadError as error:
+        raise RunError(f"{site.name}: {error}") from None
+    return store
 
 
 def _own_folder(shared: Path, run: Path) -> Path:

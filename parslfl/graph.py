@@ -1,5 +1,7 @@
 """A round as a graph of Parsl apps: `train` per client, chains of `merge`, one `finish`.
 
+A site may merge its own clients' updates: then its sum comes into the first chain, after all updates.
+
 Nothing is waited for while the graph is built. Parsl lets one failed task fail everything that
 depends on it; a `Closing` stands between the train apps and the merges and turns lost and late
 clients into `Failure` values, so that the graph always runs to its end.
@@ -9,9 +11,7 @@ Does not know: which clients to choose, or what becomes of the new model.
 
 from __future__ import annotations
 
-import logging
 import pickle
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,15 +22,23 @@ from typing import Any
 
 import cloudpickle
 from parsl.dataflow.dflow import DataFlowKernel
-from parsl.dataflow.errors import PropagatedException
 from parsl.dataflow.futures import AppFuture
 
-from parslfl import merging, tasks
+from parslfl import merging, mpi_job, partials, tasks
+from parslfl.closing import Closing, Settled, lost
 from parslfl.errors import ParslflError, RunError
+from parslfl.gathering import Gathering
 from parslfl.merging import Folding
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, TrainTask, Update
-
-logger = logging.getLogger(__name__)
+from parslfl.messages import (
+    Client,
+    MergeTask,
+    RanksTask,
+    RoundPlan,
+    TrainTask,
+    Update,
+)
+from parslfl.partials import Partial, discard_partial
+from parslfl.receiving import discard
 
 #: Label of the thread executor for the driver's own work.
 DRIVER = "driver"
@@ -39,115 +47,6 @@ _GROUP = 4
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. A constant,
 #: because the order of summation, and so the result's bits, depends on it.
 _LANES = 2
-
-Settled = Future[Outcome]
-
-
-class Closing:
-    """The moment a round stops waiting: all settled, enough updates, or the deadline.
-
-    Gives one `Settled` future a client, which always gets a value. `on_settled` hears each
-    outcome once, and `on_surplus` each update that came when its client was already counted
-    out; both may be called from any thread. `waiting` says why a site's tasks do not run, or "".
-    """
-
-    def __init__(
-        self,
-        plan: RoundPlan,
-        on_settled: Callable[[Outcome], None],
-        on_surplus: Callable[[Update], None],
-        on_closed: Callable[[], None],
-        waiting: Callable[[str], str] = lambda _site: "",
-    ) -> None:
-        self.plan = plan
-        self.settled: dict[Client, Settled] = {a.client: Future() for a in plan.cohort}
-        self._heard, self._surplus, self._closed = on_settled, on_surplus, on_closed
-        self._waiting = waiting
-        self._lock = threading.Lock()
-        self._updates = 0
-        self._timer: threading.Timer | None = None
-
-    def watch(self, futures: Mapping[Client, Future[Outcome]]) -> None:
-        """Settle each client when its train future is done; start the deadline's clock."""
-        if self.plan.deadline is not None:
-            why = f"not in when the deadline of {self.plan.deadline:g} s passed"
-            self._timer = threading.Timer(self.plan.deadline, self.close, args=[why])
-            self._timer.daemon = True
-            self._timer.start()
-        for client, future in futures.items():
-            future.add_done_callback(partial(self._arrived, client))
-
-    def close(self, why: str) -> None:
-        """Count out every client that has not settled."""
-        waiting = [client for client, settled in self.settled.items() if not settled.done()]
-        queues = {site: self._queue(site) for site in {client.site for client in waiting}}
-        for client in waiting:
-            reason = "; ".join(filter(None, [why, queues[client.site]]))
-            self._settle(Failure(client, self.plan.round, "late", reason))
-        if waiting:
-            _tell(self._closed)
-
-    def _queue(self, site: str) -> str:
-        try:
-            return self._waiting(site)
-        except Exception:  # a scheduler that does not answer must not keep the round open
-            logger.exception("%s cannot say why its tasks wait", site)
-            return ""
-
-    def cancel(self) -> None:
-        """Stop the clock: the run is ending."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _arrived(self, client: Client, done: Future[Outcome]) -> None:
-        error = done.exception()
-        if error is not None:
-            self._settle(Failure(client, self.plan.round, "lost", lost(error)))
-            return
-        outcome = done.result()
-        if not isinstance(outcome, Update | Failure) or (outcome.client, outcome.round) != (
-            client,
-            self.plan.round,
-        ):
-            outcome = Failure(client, self.plan.round, "refused", "the worker answered for another task")
-        if not self._settle(outcome) and isinstance(outcome, Update):
-            _tell(self._surplus, outcome)
-        if self._updates >= self.plan.close_at:
-            self.close(f"not among the fastest {self.plan.close_at}")
-
-    def _settle(self, outcome: Outcome) -> bool:
-        """Give the client its outcome, if it has none yet; whether it had none."""
-        with self._lock:
-            settled = self.settled[outcome.client]
-            counts = isinstance(outcome, Update)
-            if settled.done() or (counts and self._updates >= self.plan.close_at):
-                return False
-            self._updates += counts
-            last = sum(not s.done() for s in self.settled.values()) == 1
-            settled.set_running_or_notify_cancel()
-        if last:
-            self.cancel()
-        _tell(self._heard, outcome)
-        settled.set_result(outcome)
-        return True
-
-
-def _tell(listener: Callable[..., None], *args: object) -> None:
-    """A listener's mistake must not keep a round from closing: it is logged."""
-    try:
-        listener(*args)
-    except Exception:
-        logger.exception("a listener failed; the round goes on")
-
-
-def lost(error: BaseException) -> str:
-    """Why Parsl gave up on a task, in one line: the first cause, not what followed from it; what
-    its scheduler says of the block comes first.
-    """
-    while isinstance(error, PropagatedException):
-        error = error.dependent_exceptions_tids[0][0]
-    said = [" ".join(note.split()) for note in getattr(error, "__notes__", [])]
-    return "; ".join([*said, tasks.reason(error)])
 
 
 @dataclass(frozen=True)
@@ -160,6 +59,13 @@ class Flight:
     closing: Closing
     tasks: Mapping[int, Client]
     began: float
+    gatherings: tuple[Gathering, ...] = ()
+
+    def cancel(self) -> None:
+        """Stop every clock: the run is ending, or the round is over."""
+        self.closing.cancel()
+        for gathering in self.gatherings:
+            gathering.cancel()
 
     def result(self) -> merging.Finished:
         """Wait for the round's end.
@@ -178,10 +84,13 @@ class Flight:
 
 @dataclass(frozen=True)
 class Round:
-    """All that is needed to submit a round."""
+    """All that is needed to submit a round; `merge_tasks` of the sites that merge, in site order,
+    `ranks_tasks` of those among them that train in the same job."""
 
     plan: RoundPlan
     train_tasks: Sequence[TrainTask]
+    merge_tasks: Sequence[MergeTask]
+    ranks_tasks: Sequence[RanksTask]
     folding: Folding
     model_path: Path
     state_path: Path
@@ -193,11 +102,19 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     began = time.time()
     futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
     closing.watch(futures)
-    waiting = [closing.settled[a.client] for a in job.plan.cohort]
-    groups = _groups(waiting)
-    chains: list[Any] = [None] * (1 + max(lane for lane, _ in groups))
-    for lane, group in groups:
-        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains[lane], *group)
+    jobs = {t.site: submit(kernel, t.site, mpi_job.run_site, t) for t in job.ranks_tasks}
+    for ranks_task in job.ranks_tasks:
+        closing.watch_job(ranks_task, jobs[ranks_task.site], partial(_tidy, job, ranks_task.site))
+    gatherings = tuple(_gathering(kernel, job, task, jobs.get(task.site)) for task in job.merge_tasks)
+    chains: dict[int, Any] = {}
+    apart = {task.site for task in job.merge_tasks}
+    waiting = [closing.settled[a.client] for a in job.plan.cohort if a.client.site not in apart]
+    for lane, group in _groups(waiting):
+        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains.get(lane), *group)
+    for task, gathering in zip(job.merge_tasks, gatherings, strict=True):
+        gathering.watch([s for client, s in closing.settled.items() if client.site == task.site])
+        fold = partials.fold_partial
+        chains[0] = submit(kernel, DRIVER, fold, job.folding, 0, chains.get(0), gathering.landed)
     finished = submit(
         kernel,
         DRIVER,
@@ -207,9 +124,35 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.model_path,
         job.state_path,
         job.spare,
-        *chains,
+        *(chains[lane] for lane in sorted(chains)),
     )
-    return Flight(job.plan, finished, closing, {future.tid: c for c, future in futures.items()}, began)
+    tids = {future.tid: client for client, future in futures.items()}
+    return Flight(job.plan, finished, closing, tids, began, gatherings)
+
+
+def _gathering(
+    kernel: DataFlowKernel, job: Round, task: MergeTask, made: Future[Partial] | None
+) -> Gathering:
+    """For a site that merges; `made`: its sum, where it comes with its clients' outcomes."""
+    tidy = partial(_tidy, job, task.site)
+    return Gathering(
+        task.site,
+        task.round,
+        ask=lambda outcomes: made or submit(kernel, task.site, partials.merge_site, task, *outcomes),
+        why=lost,
+        done=tidy,
+        surplus=tidy,
+        bounded=job.plan.deadline is not None,
+    )
+
+
+def _tidy(job: Round, site: str, useless: Update | Partial) -> None:
+    """Forget the bytes of what is no longer needed."""
+    transport = job.folding.transports[site]
+    if isinstance(useless, Update):
+        discard(useless, transport)
+    elif isinstance(useless, Partial):
+        discard_partial(useless, transport)
 
 
 def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -137,7 +138,7 @@ class Evidence:
 
     The client's word: `samples`, `steps`, its losses (of the first and last epoch, and of the global model
     before training) and `variance`. The driver's own: `work`, what it had asked for, and `norm`, the L2
-    norm of the decoded update (with a quantising codec a bound that is a little above).
+    norm of the decoded update.
     """
 
     samples: int
@@ -164,3 +165,19 @@ class Cohort:
 
 #: Asked between batches: True means stop here and hand in what is done.
 Stop = Callable[[], bool]
+
+
+class Team(Protocol):
+    """Processes that train one model on one client's examples; each does the same steps on its share."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def add_up(self, values: npt.NDArray[np.float32]) -> None:
+        """Replace `values` (contiguous) by their sum over all members."""
+        ...
+
+    def agree(self, stop: Stop) -> bool:
+        """Whether all stop here; the same answer for every member."""
+        ...

@@ -11,39 +11,35 @@ Does not know: Parsl, or which workers made the updates.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from parslfl.checkpoints import mapped, write
-from parslfl.codecs import wire
 from parslfl.desk import Desk
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.messages import Client, Failure, Outcome, RoundPlan, Update, update_name
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.params import Params, require_like, squared_norm, trained
-from parslfl.parts import kept_of, open_any
-from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport
+from parslfl.parts import kept_of
+from parslfl.protocols import Codec, NeedsAll, Strategy, Transport
+from parslfl.receiving import came, discard, open_update, read_update
 from parslfl.stack import Stack
 from parslfl.weighing import scales_of, worth
-
-#: Beyond this no honest update lies, and the sum of a million within it is still finite.
-MAX_NORM = 1e15
 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a lane holds so far: total weight, and how each of its clients ended; `evidence` has one
-    for each of `updates`."""
+    """What a lane holds so far: total weight, how each of its clients ended, sites' sums in it; `evidence`
+    has one for each of `updates`."""
 
     weight: float = 0.0
     updates: tuple[Update, ...] = ()
     failures: tuple[Failure, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    partials: tuple[SitePartial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +52,7 @@ class Finished:
     model: str
     state: str
     seconds: float
+    partials: tuple[SitePartial, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,18 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
     try:
         evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
-        refused = Failure(
-            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
-        )
+        refused = Failure(outcome.client, outcome.round, "refused", str(error), "", came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
         if outcome.client not in folding.desk.held:
             discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
-    return Merged(note.weight + weight, (*note.updates, folded), note.failures, (*note.evidence, evidence))
+    return replace(
+        note,
+        weight=note.weight + weight,
+        updates=(*note.updates, folded),
+        evidence=(*note.evidence, evidence),
+    )
 
 
 def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
@@ -134,63 +134,6 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     if folding.in_parts:
         desk.count(lane, kept, weight)
     return evidence, weight
-
-
-def discard(update: Update, transport: Transport) -> None:
-    """Forget an update's bytes, and nothing else that its reference might name."""
-    if update.ref.path in {"", update_name(update.round, update.client)}:
-        with contextlib.suppress(PayloadError, OSError):
-            transport.drop(update.ref)
-
-
-def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
-    """The update as it came and its `bound`, once it is known to be whole, of the right shape and of sane
-    size.
-
-    Raises:
-        PayloadError: it is not.
-    """
-    arrays, note = _received(update, transport)
-    with _decoding():
-        delta = open_any(codec, arrays, note, trained(like))
-    return delta, _sane(delta.bound())
-
-
-def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
-    """The update as arrays like the trained ones of `like`, and its norm; for who needs more than sums.
-
-    Raises:
-        PayloadError: as `open_update`.
-    """
-    arrays, note = _received(update, transport)
-    with _decoding():
-        delta = codec.decode(arrays, note, trained(like))
-    return delta, _sane(math.sqrt(squared_norm(delta)))
-
-
-def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
-    """The arrays and the note of an update that is where it must be."""
-    if update.ref.path not in {"", update_name(update.round, update.client)}:
-        raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    return wire.unpack(transport.get(update.ref), update.ref.checksum)
-
-
-@contextlib.contextmanager
-def _decoding() -> Iterator[None]:
-    """Whatever a codec cannot make sense of is the payload's fault."""
-    try:
-        yield
-    except PayloadError:
-        raise
-    except Exception as error:
-        raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
-
-
-def _sane(norm: float) -> float:
-    if not norm <= MAX_NORM:
-        what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
-        raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
-    return norm
 
 
 def finish(
@@ -227,7 +170,8 @@ def finish(
         raise ValueError(f"{who} made a model with NaN or Inf in it")
     model = write(model_path, params, spare)
     kept = write(state_path, new_state) if new_state else ""
-    return Finished(updates, failures, model, kept, time.monotonic() - folding.started)
+    partials = tuple(partial for lane in lanes for partial in lane.partials)
+    return Finished(updates, failures, model, kept, time.monotonic() - folding.started, partials)
 
 
 def _combined(

@@ -7,6 +7,7 @@ Does not know: how messages are sent, or who acts on them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,6 +91,45 @@ def update_name(round: int, client: Client) -> str:
 
 #: Name of the model of round 0 on its way from the worker that makes it.
 INITIAL = "updates/initial"
+
+
+def partial_name(round: int, site: str, scale: int = 0) -> str:
+    """The only name under which `site` may put the sum of its updates of `round` into a transport, for the
+    strategy's scale number `scale`."""
+    return f"updates/round-{round:04d}-site-{site}-{scale}"
+
+
+@dataclass(frozen=True)
+class MergeTask:
+    """Add up what a site's clients delivered in one round, there. `start`: the round's global model."""
+
+    round: int
+    site: str
+    strategy: Strategy
+    codecs: Mapping[Client, Codec]
+    works: Mapping[Client, LocalWork]
+    start: Ref
+    transport: Transport
+
+
+@dataclass(frozen=True)
+class RanksTask:
+    """Train a site's clients of one round as one MPI job, which sends the sum of their updates.
+
+    `launcher`: the command that starts the ranks. `accelerators`: names of those on each node.
+    `together`: all ranks train each client, instead of each rank its own. The rest is as in `TrainTask`.
+    """
+
+    round: int
+    site: str
+    trains: tuple[TrainTask, ...]
+    strategy: Strategy
+    start: Ref
+    transport: Transport
+    launcher: str
+    accelerators: tuple[str, ...] = ()
+    together: bool = False
+    stop_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,92 +241,15 @@ class RoundPlan:
 
 
 @dataclass(frozen=True)
-class SiteTimes:
-    """Where a site's time went, in seconds, from the end of the round before to the end of this one.
-
-    Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
-    there until its first workers report; `ready`, with workers; `idle`, the part of that in which
-    they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
-    and to write the update; `training`. `blocks`: how many started.
+class SitePartial:
+    """The one sum that `site` sent for `updates` of its clients: `bytes_up` that came to the driver in place
+    of the `bytes_there` of those updates; `seconds` that adding them up took there. `in_result`: how many of
+    `bytes_up` rode in the task's result.
     """
 
     site: str
-    blocks: int = 0
-    queued: float = 0.0
-    starting: float = 0.0
-    ready: float = 0.0
-    idle: float = 0.0
-    transfer: float = 0.0
-    training: float = 0.0
-
-
-@dataclass(frozen=True)
-class Incident:
-    """What went wrong at `site` and was survived: a block lost, a scheduler that did not answer.
-
-    `at`: seconds since the round began, below 0 before that. `clients`: whose training was lost
-    with it and done again.
-    """
-
-    site: str
-    at: float
-    reason: str
-    clients: tuple[Client, ...] = ()
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """One finished round.
-
-    `model` is the checksum of the new global model. Bytes are those that crossed a process
-    border: `bytes_down` models sent, `bytes_up` updates received; over gRPC since the round before,
-    each counted as it crosses, what was sent again too. `seconds` from planning to
-    the new model. `accuracy` and `test_loss` are None in rounds that are not evaluated; where an
-    evaluation was due and failed, `evaluation_error` says why. `sites`: where each site's time went;
-    `incidents`: what was survived.
-    """
-
-    round: int
-    model: str
-    updates: tuple[Update, ...]
-    failures: tuple[Failure, ...]
-    loss: float
-    bytes_down: int
+    updates: int
     bytes_up: int
+    bytes_there: int
     seconds: float
-    accuracy: float | None = None
-    test_loss: float | None = None
-    evaluation_error: str = ""
-    sites: tuple[SiteTimes, ...] = ()
-    incidents: tuple[Incident, ...] = ()
-
-
-@dataclass(frozen=True)
-class RoundStarted:
-    """Event: a round's tasks have been submitted."""
-
-    plan: RoundPlan
-
-
-@dataclass(frozen=True)
-class ClientSettled:
-    """Event: a client of the running round delivered or failed."""
-
-    outcome: Outcome
-
-
-@dataclass(frozen=True)
-class RoundClosed:
-    """Event: the new model is made and on disk; its evaluation may still be running."""
-
-    report: RoundReport
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Event: the model of `report.round` has been scored; the report is now complete."""
-
-    report: RoundReport
-
-
-Event = RoundStarted | ClientSettled | RoundClosed | Evaluated
+    in_result: int = 0

@@ -20,32 +20,24 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
 from parslfl.checkpoints import write
+from parslfl.closing import Closing
 from parslfl.data.folder import resolve_folder
+from parslfl.desk import Desk
 from parslfl.exchange import Exchange, open_exchange
-from parslfl.experiment import Experiment, check
+from parslfl.experiment import Experiment
+from parslfl.fitting import check
+from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.desk import Desk
-from parslfl.merging import Finished, Folding, discard
-from parslfl.messages import (
-    Assignment,
-    Client,
-    ClientSettled,
-    Evaluated,
-    Event,
-    Ref,
-    RoundClosed,
-    RoundReport,
-    RoundStarted,
-    Source,
-    TrainTask,
-    Update,
-)
+from parslfl.merging import Finished, Folding
+from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook
 from parslfl.protocols import ClientSide, shares
+from parslfl.receiving import discard
+from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
@@ -155,13 +147,15 @@ class _Run:
                     yield self._complete(pending)
                 finished = flight.result()
             finally:
-                flight.closing.cancel()
+                flight.cancel()
             report, start = self._land(flight, finished, refs)
             self._open(start)
             refs = self._publish(start, refs)
             pending = self._evaluate(report, refs)
         if pending is not None:
             yield self._complete(pending)
+        self.exchange.withdraw(refs)
+        self.exchange.withdraw(self.shared)
 
     def _home(self) -> Home:
         name = home_name(self.federation, self.experiment)
@@ -206,10 +200,13 @@ class _Run:
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
+        jobs = ranks_tasks(self.federation, plan, e.strategy, todo)
         codecs = {a.client: a.codec for a in plan.cohort}
         job = graph.Round(
             plan=plan,
-            train_tasks=todo,
+            train_tasks=[task for task in todo if task.client.site not in {job.site for job in jobs}],
+            ranks_tasks=jobs,
+            merge_tasks=merge_tasks(self.federation, plan, e.strategy, refs, self.exchange),
             folding=Folding(
                 e.strategy,
                 codecs,
@@ -224,7 +221,7 @@ class _Run:
             state_path=self.run.state_path(round + 1),
             spare=self.run.model_path(round - 1) if round else None,
         )
-        closing = graph.Closing(
+        closing = Closing(
             plan,
             on_settled=lambda outcome: self.watch(ClientSettled(outcome)),
             on_surplus=self._discard,

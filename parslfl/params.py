@@ -69,8 +69,10 @@ def turn_into_delta(new: Mapping[str, Array], old: Mapping[str, Array]) -> Param
     """`new - old` for the trained arrays, in the memory of `new` where that may be written.
 
     Filling a third set of arrays would take half as long again. Arrays that share memory (tied
-    weights have two names) are not written over: each would be subtracted from twice.
+    weights have two names) are not written over: each would be subtracted from twice. numpy's
+    arithmetic turns arrays without dimensions into numbers: they are arrays again here.
     """
+    new = {name: np.asarray(array) for name, array in new.items()}
     apart = len({array.ctypes.data for array in new.values()}) == len(new)
     return {
         name: np.subtract(array, old[name], out=array if apart and array.flags.writeable else None)

@@ -26,8 +26,8 @@ class Part:
     kept: Kept
     like: Params
 
-    def bound(self) -> float:
-        return self.delta.bound()
+    def norm(self) -> float:
+        return self.delta.norm()
 
     def add(self, total: Params, weight: float) -> None:
         small = {name: np.zeros(array.shape, array.dtype) for name, array in self.like.items()}

@@ -104,8 +104,8 @@ class Model(Protocol):
 class Delta(Protocol):
     """An update that has been checked, in the form in which it came: dense, sparse or in whole numbers."""
 
-    def bound(self) -> float:
-        """Its Euclidean norm, or what that is at most; NaN or Inf if it is not finite."""
+    def norm(self) -> float:
+        """Its Euclidean norm; NaN or Inf if it is not finite."""
         ...
 
     def add(self, total: Params, weight: float) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 
 from parslfl.errors import RunError
 from parslfl.learning import Personal
-from parslfl.messages import Client, Failure, Incident, Ref, RoundReport, SiteTimes, Spent, Update
+from parslfl.messages import Client, Failure, Ref, SitePartial, Spent, Update
+from parslfl.reports import Incident, RoundReport, SiteTimes
 
 #: What an evaluation adds to a report.
 SCORES = ("accuracy", "test_loss", "evaluation_error")
@@ -58,7 +59,7 @@ def scored(report: RoundReport) -> dict[str, Any]:
 def metrics(report: RoundReport) -> dict[str, Any]:
     """`report` as one flat line: counts instead of clients, `SITE.idle` and the like for each site."""
     counted = ("updates", "failures", "incidents")
-    flat = {k: v for k, v in asdict(report).items() if k not in {*counted, "sites"}}
+    flat = {k: v for k, v in asdict(report).items() if k not in {*counted, "sites", "partials"}}
     sites = {f"{s.site}.{k}": v for s in report.sites for k, v in asdict(s).items() if k != "site"}
     return {**flat, **{name: len(getattr(report, name)) for name in counted}, **sites}
 
@@ -103,6 +104,7 @@ def _report(entry: dict[str, Any]) -> RoundReport:
         "updates": tuple(map(_update, entry["updates"])),
         "failures": failures,
         "loss": _loss(entry["loss"]),
+        "partials": tuple(SitePartial(**partial) for partial in entry.get("partials", ())),
         "sites": tuple(SiteTimes(**times) for times in entry.get("sites", ())),
         "incidents": tuple(map(_incident, entry.get("incidents", ()))),
     }

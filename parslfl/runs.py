@@ -148,6 +148,18 @@ def _as_resolved_now(experiment: dict[str, Any]) -> dict[str, Any]:
 
 def _roster(content: dict[str, Any], path: Path) -> str:
     try:
-        return ", ".join(f"{site['clients']} at {site['name']}" for site in content["federation"]["sites"])
+        return ", ".join(map(_clients, content["federation"]["sites"]))
     except (KeyError, TypeError):
         raise RunError(f"{path / 'run.yaml'} is damaged: its federation has no sites") from None
+
+
+def _clients(site: dict[str, Any]) -> str:
+    """How many a site has, and whether it adds their updates up itself: the order of additions counts."""
+    job = site["executor"] if site.get("executor", {}).get("kind") == "mpi" else None
+    merged = ", merged there" if site.get("merge") == "site" and not job else ""
+    return f"{site['clients']} at {site['name']}{_ranks(job) if job else merged}"
+
+
+def _ranks(job: dict[str, Any]) -> str:
+    nodes = (job.get("slurm") or {}).get("nodes_per_block", 1)
+    return f" in {nodes} x {job['ranks_per_node']} ranks that share the {job['split']}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from parslfl.errors import RunError
-from parslfl.messages import INITIAL, Client, update_name
+from parslfl.messages import INITIAL, Client, partial_name, update_name
 from parslfl.sites import Site
 from parslfl.transport.file import File
 from parslfl.transport.grpc import Grpc, endpoint, quiet
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 #: An update may be this many times as large as the model (SCAFFOLD sends two), and this many bytes more.
 _TIMES, _MORE = 4, 1 << 20
+#: Sums that a site may send in place of its updates: one for each scale of the strategy.
+_SCALES = 4
 #: Files served: two models and, of some strategies, two states. A straggler may want the older ones.
 _NEWEST = 4
 
@@ -46,7 +48,8 @@ class Served:
         now = self.server.offer
         if INITIAL in now.updates:
             self.server.take_counts()  # the first model is no update
-        updates = frozenset(update_name(round, client) for client in self.clients)
+        sums = (partial_name(round, self.site, scale) for scale in range(_SCALES))
+        updates = frozenset((*(update_name(round, client) for client in self.clients), *sums))
         self.server.keep_only(Offer(now.models, updates, _TIMES * size + _MORE))
 
     def offer(self, name: str, size: int, reply: str = "") -> None:

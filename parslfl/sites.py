@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 import parslfl
 from parslfl import document, settings
+from parslfl.channels import File, Grpc, Inline, ProxyStore
 from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client
@@ -25,16 +26,13 @@ from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
+from parslfl_executors.mpi import Mpi
 from parslfl_executors.slurm import Slurm
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 #: Workers or threads on one machine: more is a slip of the finger.
 _MOST = 4096
-_PORTS = 65535
 _SUFFIXES = ("", ".yaml", ".yml")
-
-
-Port = Annotated[int, Field(strict=True, ge=1, le=_PORTS)]
 
 
 def _name(text: str) -> str:
@@ -51,71 +49,39 @@ def _absolute(text: str) -> str:
     return text
 
 
-def _host(text: str) -> str:
-    if not text or any(mark in text for mark in "/ []") or (text.count(":") == 1):
-        raise FieldError(f"expected a name or number such as 10.0.0.1 (the port is `port`), got {text!r}")
-    return text
-
-
-def _listen(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > _PORTS or "/" in host:
-        raise FieldError(f"expected HOST:PORT such as 0.0.0.0:54001, got {text!r}")
-    return text
-
-
-class File(Settings):
-    """Models and updates as files in a folder that the driver and the site's workers share.
-
-    `path`: that folder, under the same name everywhere; by default the run directory.
-    """
-
-    kind: Literal["file"] = "file"
-    path: str | None = None
-
-
-class Inline(Settings):
-    """Models and updates inside the tasks and their results: no shared folder, small models."""
-
-    kind: Literal["inline"] = "inline"
-
-
-class Grpc(Settings):
-    """Models and updates as streams over gRPC with TLS, to and from the driver: no shared folder.
-
-    `address`, `port`: where the site's workers reach the driver; without them the executor's
-    `address`, else this machine's own, and any free port. `listen`: HOST:PORT to listen on where
-    that differs, as behind a NAT or a forwarded port.
-    """
-
-    kind: Literal["grpc"] = "grpc"
-    address: Annotated[str, AfterValidator(_host)] | None = None
-    port: Port | None = None
-    listen: Annotated[str, AfterValidator(_listen)] | None = None
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        if self.listen is not None and self.address is None:
-            raise FieldError("name the address where workers reach what is listened on", "address")
-        return self
-
-
 class Site(Settings):
     """One place with data and workers.
 
     `clients`: partitions of the data that train there. `data`: the data folder as the workers
     there see it, or None for the experiment's. `retries`: how often a task whose worker died is
     tried again. `state`: a folder there that outlives workers, for what clients keep from round to
-    round; by default the `file` transport's.
+    round; by default the `file` transport's. `merge`: where the updates of its clients are added up: by the
+    driver, or at the `site`, which then sends one sum a round (needs the `file` transport; an
+    `mpi` site always does it, on any).
     """
 
     name: Annotated[str, AfterValidator(_name)]
     clients: Count
     data: str | None = None
-    executor: Annotated[Local | Slurm | Kubernetes, by_kind(Local, Slurm, Kubernetes)]
-    transport: Annotated[File | Grpc | Inline, by_kind(File, Grpc, Inline)] = File()
+    executor: Annotated[Local | Slurm | Kubernetes | Mpi, by_kind(Local, Slurm, Kubernetes, Mpi)]
+    transport: Annotated[File | Grpc | Inline | ProxyStore, by_kind(File, Grpc, Inline, ProxyStore)] = File()
     retries: Whole = 1
     state: Annotated[str, AfterValidator(_absolute)] | None = None
+    merge: Literal["driver", "site"] = "driver"
+
+    def merges(self) -> bool:
+        """Whether one sum a round comes from here in place of its clients' updates."""
+        return self.merge == "site" or self.executor.kind == "mpi"
+
+    @model_validator(mode="after")
+    def _within_reach(self) -> Self:
+        if self.merge == "site" and self.transport.kind != "file" and self.executor.kind != "mpi":
+            message = (
+                f"'site' needs updates that the workers of {self.name} can all read, and the transport "
+                f"{self.transport.kind!r} sends them to the driver: use {{kind: file}}, or merge: driver"
+            )
+            raise FieldError(message, "merge")
+        return self
 
     @model_validator(mode="after")
     def _encrypted(self) -> Self:
@@ -128,7 +94,7 @@ class Site(Settings):
     @field_validator("executor")
     @classmethod
     def _sane(cls, executor: Any) -> Any:
-        for field in ("workers", "workers_per_node", "workers_per_pod", "threads"):
+        for field in ("workers", "workers_per_node", "workers_per_pod", "ranks_per_node", "threads"):
             number = getattr(executor, field, None)
             if isinstance(number, int) and number > _MOST:
                 raise FieldError(f"expected at most {_MOST:,}, got {number}", field)

@@ -102,7 +102,7 @@ def reason(error: BaseException) -> str:
 
 def _train(task: TrainTask) -> Outcome:
     started = time.time()
-    stop = _stopper(task)
+    stop = stopper(task)
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
     params = read_model(task.transport, task.start)
@@ -226,7 +226,7 @@ def _keep(
     return part.finish(received, steps, again, score)
 
 
-def _stopper(task: TrainTask) -> Stop:
+def stopper(task: TrainTask) -> Stop:
     """Says stop from `stop_at` on, or once the driver has marked the round closed."""
     looked, closed = 0.0, False
 

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from parslfl.graph import Flight
 from parslfl.merging import Finished
-from parslfl.messages import Client, Failure, Incident, RoundReport, SiteTimes, Update
+from parslfl.messages import Client, Failure, Update
+from parslfl.reports import Incident, RoundReport, SiteTimes
 from parslfl_executors.ledger import Account, Event, Ledger
 
 
@@ -44,6 +45,7 @@ class Timesheet:
             bytes_down=crossed[0],
             bytes_up=crossed[1],
             seconds=done.seconds,
+            partials=done.partials,
             sites=self.times(done.updates),
             incidents=self.incidents(flight.began, flight.tasks, done.failures),
         )

@@ -8,23 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from parslfl.channels import File, Grpc, Inline
 from parslfl.errors import ConfigError
 from parslfl.messages import Client
-from parslfl.sites import (
-    Federation,
-    File,
-    Grpc,
-    Inline,
-    Site,
-    find_site_file,
-    load_federation,
-    site_files,
-    state_folder,
-)
+from parslfl.sites import Federation, Site, find_site_file, load_federation, site_files, state_folder
 from parslfl_executors.local import Local
 
 SHIPPED = Path(__file__).parents[1] / "site_configs"
-KINDS = "kubernetes, local, slurm"
+KINDS = "kubernetes, local, mpi, slurm"
 TWO = """\
 name: two
 sites:
@@ -82,7 +73,7 @@ def test_a_site_file_is_read_whole(folder: Path) -> None:
 def test_what_is_resolved_is_plain_and_makes_the_same_again() -> None:
     plain = json.loads(json.dumps(EXPECTED.resolved()))
     assert Federation.model_validate(plain) == EXPECTED
-    names = ["name", "clients", "data", "executor", "transport", "retries", "state"]
+    names = ["name", "clients", "data", "executor", "transport", "retries", "state", "merge"]
     assert list(plain["sites"][0]) == names
 
 
@@ -122,7 +113,7 @@ sites:
         "bad.yaml:3: sites[0].clients: expected at least 1, got 0",
         f"bad.yaml:4: sites[0].executor.kind: unknown kind 'htcondor' (allowed: {KINDS})",
         f"bad.yaml:7: sites[1].executor.workers: 3 workers for 2 accelerators, {shared}",
-        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, grpc, inline)",
+        "bad.yaml:8: sites[1].transport.kind: unknown kind 'fil' (allowed: file, grpc, inline, proxystore)",
         "bad.yaml:9: sites[2].name: a second site called 'a': names must differ (first is sites[1])",
         "bad.yaml:9: sites[2].clients: missing",
         "bad.yaml:10: sites[2].executor.accelerators: expected a count or device names, got False",
@@ -313,3 +304,13 @@ def test_a_grpc_transport_needs_encrypted_tasks() -> None:
         load_federation("local", plain)
     (site,) = load_federation("local", {"sites.local.transport": "{kind: grpc, port: 5000}"}).sites
     assert site.transport == Grpc(port=5000)
+
+
+def test_a_connector_has_a_known_name_or_a_path() -> None:
+    known = {"sites.local.transport": "{kind: proxystore, connector: file, options: {store_dir: /s}}"}
+    (site,) = load_federation("local", known).sites
+    assert site.transport.options == {"store_dir": "/s"}
+    with pytest.raises(
+        ConfigError, match=r"connector: expected package.module.Class, or one of .*, got 'rds'"
+    ):
+        load_federation("local", {"sites.local.transport": "{kind: proxystore, connector: rds}"})

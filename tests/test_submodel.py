@@ -37,12 +37,22 @@ def test_shapes_are_those_of_the_part_without_its_memory() -> None:
 def test_scatter_adds_and_counts_where_the_part_is_from() -> None:
     total = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
     counts = {name: array.copy() for name, array in total.items()}
-    submodel.scatter(total, counts, {"w": np.array([[1.0, 2.0]]), "b": np.array([4.0])}, KEPT, 2.0)
-    submodel.scatter(total, counts, {"w": np.ones((2, 3)), "b": np.ones(2)}, {}, 3.0)
+    submodel.scatter(total, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)
+    submodel.count(counts, KEPT, 2.0)
+    submodel.scatter(total, {"w": np.full((2, 3), 3.0), "b": np.full(2, 3.0)}, {})
+    submodel.count(counts, {}, 3.0)
     assert total["w"].tolist() == [[3.0, 3.0, 3.0], [5.0, 3.0, 7.0]]
     assert counts["w"].tolist() == [[3.0, 3.0, 3.0], [5.0, 3.0, 5.0]]
     assert total["b"].tolist() == [3.0, 11.0]
     assert counts["b"].tolist() == [3.0, 5.0]
+
+
+def test_put_changes_a_copy() -> None:
+    whole = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+    made = submodel.put(whole, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)
+    assert made["w"].tolist() == [[0.0, 0.0, 0.0], [2.0, 0.0, 4.0]]
+    assert made["b"].tolist() == [0.0, 8.0]
+    assert not whole["w"].any()
 
 
 def test_a_description_is_read_back() -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from parslfl_executors import kube_checks, local_checks, slurm_checks
+from parslfl_executors import kube_checks, local_checks, mpi_checks, slurm_checks
 from parslfl_executors.checks import Check
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
+from parslfl_executors.mpi import Mpi
 from parslfl_executors.slurm import Slurm
 
 
-def preflight(executor: Local | Slurm | Kubernetes, label: str, folder: Path) -> Iterator[Check]:
+def preflight(executor: Local | Slurm | Kubernetes | Mpi, label: str, folder: Path) -> Iterator[Check]:
     """The checks of the site `label`; `folder` as the `logs` of its settings' `build`."""
     match executor:
         case Local():
@@ -24,3 +25,6 @@ def preflight(executor: Local | Slurm | Kubernetes, label: str, folder: Path) ->
             yield from slurm_checks.checks(executor, label, folder)
         case Kubernetes():
             yield from kube_checks.checks(executor, label, folder)
+        case Mpi():
+            yield from preflight(executor.around(), label, folder)
+            yield from mpi_checks.checks(executor)

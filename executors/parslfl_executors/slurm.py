@@ -6,6 +6,7 @@ Does not know: what its workers are asked to do.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -103,8 +104,11 @@ class Slurm(Settings):
         """CPU threads of one worker, at least 1."""
         return self.threads or max(1, (self.cores_per_node or 1) // self.workers_per_node())
 
-    def build(self, label: str, logs: Path) -> ParslExecutor:
-        """A new Parsl executor called `label`, its logs under `logs`, a folder that the nodes share."""
+    def build(self, label: str, logs: Path, make: Callable[..., Any] | None = None) -> ParslExecutor:
+        """A new Parsl executor called `label`, its logs under `logs`, a folder that the nodes share.
+
+        `make`: its class, as `pool.worker_pool` takes it.
+        """
         from parslfl_executors.pool import worker_pool
         from parslfl_executors.slurm_blocks import SlurmBlocks, give_up
         from parslfl_executors.slurm_queue import label as comment
@@ -120,6 +124,7 @@ class Slurm(Settings):
             accelerators=self.accelerators or [],
             python=self.python or "python3",
             raw={"block_error_handler": give_up, **raw},
+            make=make,
         )
 
     def clusters(self) -> str:

@@ -59,7 +59,7 @@ def _partition(site: Slurm, found: slurm_queue.Partition | str) -> Iterator[Chec
         return
     if not found.up:
         yield failed("partition", f"{name} is down: jobs wait for ever", "name another one: `sinfo -s`")
-    elif site.partition and found.limit is not None and site.walltime > found.limit:
+    elif found.limit is not None and site.walltime > found.limit:
         detail = f"{name} runs no job longer than {found.limit:.0f} s, walltime is {site.walltime:.0f} s"
         yield failed("partition", detail, f"set walltime to at most {found.limit:.0f} s, or name another one")
     nodes = slurm_queue.nodes(site.partition, site.clusters(), site.cmd_timeout)

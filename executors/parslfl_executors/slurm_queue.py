@@ -23,8 +23,8 @@ from parslfl_executors.signals import Block
 _JOB = "%i|%T|%r|%S|%L|%l|%N|%k"
 #: partition, node count, state, CPUs allocated/idle/other/total.
 _NODES = "%P|%D|%t|%C"
-#: availability, time limit and the address of one node of a partition, a line for each of its nodes.
-_PARTITION = "%a|%l|%o"
+#: partition (* marks the default), availability, time limit, a node's address: a line for each node.
+_PARTITION = "%P|%a|%l|%o"
 #: States of nodes that run jobs; sinfo marks some with a sign behind, such as ~ for one asleep.
 _SERVING = ("idle", "mix", "alloc", "comp")
 #: Users' defaults for these commands would change what they print.
@@ -169,16 +169,23 @@ def nodes(partition: str | None = None, clusters: str = "", timeout: float = 30)
 
 
 def partition(name: str | None = None, clusters: str = "", timeout: float = 30) -> Partition | str:
-    """A partition, by default all of them together; or why Slurm does not tell of it."""
+    """A partition, by default the one that jobs go to by default; or why Slurm does not tell of it."""
     only = ["-p", name] if name else []
     answer = ask(["sinfo", *_on(clusters), "-h", "-N", *only, "-o", _PARTITION], timeout)
-    rows = [row for line in answer.out.splitlines() if len(row := line.split("|")) == 3]
-    if answer.code or not rows:
-        return answer.err.strip() or f"Slurm knows no nodes of {name or 'any partition'}"
-    limits = [_left(row[1]) for row in rows]
-    known = [limit for limit in limits if limit is not None]
-    longest = max(known) if len(known) == len(rows) else None
-    return Partition(any(row[0] == "up" for row in rows), longest, tuple({row[2] for row in rows}))
+    found = read_partition(answer.out, name)
+    if answer.code or found is None:
+        return answer.err.strip() or f"Slurm knows no nodes of {name or 'a default partition'}"
+    return found
+
+
+def read_partition(text: str, name: str | None) -> Partition | None:
+    """Partition `name`, or the default one, in sinfo's output in the format of this module."""
+    rows = [row for line in text.splitlines() if len(row := line.split("|")) == 4]
+    wanted = [row for row in rows if (row[0].removesuffix("*") == name if name else row[0].endswith("*"))]
+    if not wanted:
+        return None
+    addresses = tuple(dict.fromkeys(row[3] for row in wanted))
+    return Partition(wanted[0][1] == "up", _left(wanted[0][2]), addresses)
 
 
 def read_jobs(text: str) -> list[Job]:

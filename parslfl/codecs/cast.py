@@ -5,7 +5,6 @@ Does not know: what the numbers mean, or which other codec comes before or after
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,7 +15,7 @@ import numpy as np
 from parslfl.codecs.layout import fingerprint, flats, others, require_arrays, require_layout, stand_in
 from parslfl.codecs.pieces import Blocks, Floats, Read, fill
 from parslfl.errors import PayloadError
-from parslfl.params import BLOCK, Array, Params, squared_norm, trained
+from parslfl.params import BLOCK, Array, Params, trained
 
 #: Bits of a float32: the smallest that rounds to more than fp16 holds; the smallest normal of fp16;
 #: 0.5, whose last place is fp16's smallest step.
@@ -41,7 +40,7 @@ class Fp16:
         return fill(_reader(arrays, note, like, "<f2", _from_half), like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
-        return _opened(_reader(arrays, note, like, "<f2", _from_half), like)
+        return Blocks.of(_reader(arrays, note, like, "<f2", _from_half), like)
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return _declared(like, "<f2")
@@ -61,7 +60,7 @@ class Bf16:
         return fill(_reader(arrays, note, like, "<u2", _from_bf16), like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
-        return _opened(_reader(arrays, note, like, "<u2", _from_bf16), like)
+        return Blocks.of(_reader(arrays, note, like, "<u2", _from_bf16), like)
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return _declared(like, "<u2")
@@ -137,14 +136,3 @@ def _reader(
         lengthen(floats[at : at + out.size], out)
 
     return read
-
-
-def _opened(read: Read, like: Params) -> Blocks:
-    """The update, its norm taken block by block."""
-    scratch, square = np.empty(BLOCK, np.float32), 0.0
-    for index, array in enumerate(trained(like).values()):
-        for start in range(0, array.size, BLOCK):
-            part = scratch[: min(BLOCK, array.size - start)]
-            read(index, start, part)
-            square += squared_norm({"": part})
-    return Blocks(read, math.sqrt(square))

@@ -1,6 +1,6 @@
 """Decoded updates that are folded without being made dense first.
 
-An update is opened by its codec, looked at (`bound`), and added to a running sum a block at a time.
+An update is opened by its codec, looked at (`norm`), and added to a running sum a block at a time.
 
 Does not know: how any codec writes its arrays.
 """
@@ -31,7 +31,7 @@ class Dense:
 
     params: Params
 
-    def bound(self) -> float:
+    def norm(self) -> float:
         return math.sqrt(squared_norm(self.params))
 
     def add(self, total: Params, weight: float) -> None:
@@ -40,13 +40,24 @@ class Dense:
 
 @dataclass(frozen=True)
 class Blocks:
-    """An update that is read a block at a time. `norm`: no less than its Euclidean norm."""
+    """An update that is read a block at a time. `length`: its Euclidean norm."""
 
     read: Read
-    norm: float
+    length: float
 
-    def bound(self) -> float:
-        return self.norm
+    @classmethod
+    def of(cls, read: Read, like: Mapping[str, Array]) -> Blocks:
+        """What `read` gives for a model like `like`, its norm taken in one pass."""
+        scratch, square = np.empty(BLOCK, np.float32), 0.0
+        for index, array in enumerate(trained(like).values()):
+            for start in range(0, array.size, BLOCK):
+                part = scratch[: min(BLOCK, array.size - start)]
+                read(index, start, part)
+                square += squared_norm({"": part})
+        return cls(read, math.sqrt(square))
+
+    def norm(self) -> float:
+        return self.length
 
     def add(self, total: Params, weight: float) -> None:
         scratch = np.empty(BLOCK, np.float32)
@@ -83,7 +94,7 @@ class Sparse:
     places: npt.NDArray[np.int64]
     values: Floats
 
-    def bound(self) -> float:
+    def norm(self) -> float:
         return math.sqrt(squared_norm({"values": self.values}))
 
     def add(self, total: Params, weight: float) -> None:

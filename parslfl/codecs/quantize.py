@@ -9,7 +9,6 @@ Does not know: what is quantised: an update, or the values that a sparse codec c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,7 +25,7 @@ from parslfl.codecs.layout import (
     stand_in,
 )
 from parslfl.codecs.packing import pack, packed_size, unpack
-from parslfl.codecs.pieces import Blocks, Floats, fill
+from parslfl.codecs.pieces import Blocks, Floats, Read, fill
 from parslfl.errors import PayloadError
 from parslfl.params import BLOCK, Array, Params, trained
 from parslfl.seeding import words
@@ -85,12 +84,17 @@ class Quantize:
         return {**arrays, **others(delta)}, {"layout": fingerprint(delta)}
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
-        return fill(self.open(arrays, note, like).read, like, arrays)
+        return fill(self._reader(arrays, note, like), like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
+        return Blocks.of(self._reader(arrays, note, like), like)
+
+    def _reader(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Read:
         require_layout(note, like)
         require_arrays(arrays, self.declared(note, like))
         codes, steps = arrays["codes"], arrays["steps"]
+        if not np.isfinite(steps).all() or (steps < 0).any():
+            raise PayloadError("holds a step that is not finite or is negative")
         places = list(_places(like, self.bits, self.block))
 
         def read(index: int, start: int, out: Floats) -> None:
@@ -107,7 +111,7 @@ class Quantize:
             else:
                 np.multiply(out, steps[step], out=out)
 
-        return Blocks(read, self._bound(steps, like))
+        return read
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         sizes = [array.size for array in trained(like).values()]
@@ -136,15 +140,6 @@ class Quantize:
         if self.bits == 8:
             codes -= np.uint8(self._levels)  # as int8
         return pack(codes, self.bits)
-
-    def _bound(self, steps: Floats, like: Params) -> float:
-        """No update with these steps has a larger norm: every number is at most 2**(bits-1) steps."""
-        if not np.isfinite(steps).all() or (steps < 0).any():
-            raise PayloadError("holds a step that is not finite or is negative")
-        sizes = [array.size for array in trained(like).values()]
-        numbers = [np.diff(np.arange(0, size, self.block or size), append=size) for size in sizes if size]
-        square = np.square(steps.astype(np.float64)) @ np.concatenate([np.empty(0), *numbers])
-        return math.sqrt(float(square)) * float(1 << (self.bits - 1))
 
 
 def _largest(vector: Array) -> np.float32:

@@ -22,7 +22,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from parslfl.errors import ConfigError, DataError, Problem
-from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
+from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Team, Trained
+from parslfl.models._team import pool
 from parslfl.models.tally import Tally, variance
 from parslfl.params import Params
 from parslfl.submodel import Kept, take
@@ -51,8 +52,11 @@ def train(
     seed: int,
     stop: Stop,
     guide: Guide | None = None,
+    team: Team | None = None,
 ) -> Trained:
     """Stochastic gradient descent from `params`, which stay as they are.
+
+    With a `team`, each member trains on its share of every batch, to the same result.
 
     The returned arrays are the kept module's own memory (on a CPU): valid until this thread
     trains the same kind of model again.
@@ -70,7 +74,7 @@ def train(
     with _seeded(seed, device):
         if work.epochs:
             steering = _steering(network, work, guide, device)
-            _descend(network, samples, work, seed, stop, steering, tally, spread)
+            _descend(network, samples, work, seed, stop, steering, tally, spread, team)
     network.zero_grad(set_to_none=True)
     measured = spread.variance(tally.steps) if spread else None
     return replace(tally.trained(_arrays(network), len(samples), work, measured), kept=kept)
@@ -147,16 +151,21 @@ def _descend(
     steering: _Steering,
     tally: Tally,
     spread: _Spread | None,
+    team: Team | None,
 ) -> None:
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     device = weights[0].device
     x, y = _tensors(samples, device)
     for epoch, rows in _batches(len(samples), work, seed, device):
-        if stop():
+        if team.agree(stop) if team else stop():
             break
         network.zero_grad(set_to_none=True)
-        loss = cross_entropy(network(x[rows]), y[rows])
-        loss.backward()
+        mine = rows[team.rank :: team.size] if team else rows
+        loss = cross_entropy(network(x[mine]), y[mine]) if len(mine) else torch.zeros(1, device=device)
+        if len(mine):
+            loss.backward()
+        if team:
+            loss = pool(weights, loss.detach(), len(mine) / len(rows), team)
         if spread is not None:
             spread.add(weights)
         _step(weights, steering, work)

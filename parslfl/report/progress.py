@@ -13,20 +13,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from parslfl.learning import Personal
-from parslfl.messages import (
-    Client,
-    ClientSettled,
-    Event,
-    Failure,
-    Incident,
-    Outcome,
-    RoundPlan,
-    RoundReport,
-    RoundStarted,
-    SiteTimes,
-    Update,
-)
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.report.text import first_line
+from parslfl.reports import ClientSettled, Event, Incident, RoundReport, RoundStarted, SiteTimes
 
 
 @dataclass(frozen=True)
@@ -68,6 +57,7 @@ class Row:
     own: Own | None = None
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
+    partials: tuple[SitePartial, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -88,6 +78,7 @@ class Row:
             own=Own.of([update.personal for update in report.updates if update.personal]),
             sites=report.sites,
             incidents=report.incidents,
+            partials=report.partials,
         )
 
 

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parslfl.messages import Client, Failure, SiteTimes
+from parslfl.messages import Client, Failure, SitePartial
 from parslfl.report.progress import Own, Row, causes
 from parslfl.report.text import duration, first_line, loss, megabytes, percent, plural
+from parslfl.reports import SiteTimes
 
 #: Clients named for each cause of failure.
 _NAMED = 6
@@ -127,7 +128,20 @@ def totals(rows: Sequence[Row]) -> list[str]:
     down, up, raw = (sum(getattr(row, k) for row in rows) for k in ("bytes_down", "bytes_up", "raw_up"))
     fewer = f", {raw / up:.1f} times fewer than their {megabytes(raw)}" if raw > 1.05 * up > 0 else ""
     lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them{fewer}")
-    return lines
+    return [*lines, *_sums([partial for row in rows for partial in row.partials])]
+
+
+def _sums(partials: Sequence[SitePartial]) -> list[str]:
+    """A line for each site that sent sums in place of its updates."""
+    found: dict[str, list[SitePartial]] = {}
+    for partial in partials:
+        found.setdefault(partial.site, []).append(partial)
+    return [
+        f"{site} sent {plural(len(sent), 'sum')} of {plural(sum(p.updates for p in sent), 'update')}: "
+        f"{megabytes(sum(p.bytes_up for p in sent))} up instead of "
+        f"{megabytes(sum(p.bytes_there for p in sent))}"
+        for site, sent in found.items()
+    ]
 
 
 def _own(row: Row, own: Own) -> str:

@@ -7,5 +7,11 @@ from parslfl.protocols import Transport
 from parslfl.transport.file import File
 from parslfl.transport.grpc import Grpc
 from parslfl.transport.inline import Inline
+from parslfl.transport.proxystore import ProxyStore
 
-TRANSPORTS: dict[str, type[Transport]] = {"file": File, "grpc": Grpc, "inline": Inline}
+TRANSPORTS: dict[str, type[Transport]] = {
+    "file": File,
+    "grpc": Grpc,
+    "inline": Inline,
+    "proxystore": ProxyStore,
+}

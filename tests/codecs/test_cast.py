@@ -43,11 +43,11 @@ def test_half_precision_infinity_is_refused(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [0x7F80, 0xFFC0])
-def test_infinite_bfloats_show_in_the_bound(bits: int) -> None:
+def test_infinite_bfloats_show_in_the_norm(bits: int) -> None:
     delta = {"w": np.ones(3, np.float32)}
     arrays, note = Bf16().encode(delta)
     arrays["floats"][1] = bits
-    assert not np.isfinite(Bf16().open(arrays, note, delta).bound())
+    assert not np.isfinite(Bf16().open(arrays, note, delta).norm())
 
 
 def test_every_half_precision_number_comes_back_and_every_rounding_is_numpys() -> None:

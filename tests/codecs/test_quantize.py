@@ -90,11 +90,19 @@ def test_a_step_that_cannot_be_is_refused(step: float) -> None:
         Quantize().open({**arrays, "steps": np.array([step], np.float32)}, note, delta)
 
 
-def test_a_huge_step_shows_in_the_bound() -> None:
-    delta = {"w": np.ones(4, np.float32)}
+def test_a_huge_step_shows_in_the_norm() -> None:
+    delta = {"w": np.array([1, 1, -1, 1], np.float32)}
     arrays, note = Quantize().encode(delta)
     huge = Quantize().open({**arrays, "steps": np.array([1e30], np.float32)}, note, delta)
-    assert huge.bound() == pytest.approx(2 * 128 * 1e30)
+    assert huge.norm() == pytest.approx(2 * 127 * 1e30)
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+def test_the_norm_is_that_of_what_is_decoded(bits: int) -> None:
+    delta = {"w": np.random.default_rng(0).normal(size=3000).astype(np.float32)}
+    arrays, note = Quantize(bits).encode(delta)
+    wanted = np.linalg.norm(Quantize(bits).decode(arrays, note, delta)["w"].astype(np.float64))
+    assert Quantize(bits).open(arrays, note, delta).norm() == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize("bits", [4, 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from parslfl.protocols import Transport
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 from parslfl.transport.names import TRANSPORTS
+from parslfl.transport.proxystore import ProxyStore
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,16 @@ class Ends:
     publish: Callable[[bytes], Ref]
 
 
+def store(folder: Path) -> ProxyStore:
+    return ProxyStore("file", json.dumps({"store_dir": str(folder)}))
+
+
 @pytest.fixture(params=sorted(TRANSPORTS))
 def ends(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     if request.param != "grpc":
-        both: Transport = {"file": File(str(tmp_path)), "inline": Inline()}[request.param]
+        both: Transport = {"file": File(str(tmp_path)), "inline": Inline(), "proxystore": store(tmp_path)}[
+            request.param
+        ]
         yield Ends(both, both, lambda data: both.put("models/a", [data], ""))  # type: ignore[no-any-return]
         return
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))

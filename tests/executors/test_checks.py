@@ -10,12 +10,13 @@ import pytest
 from parslfl_executors import checks, local_checks
 from parslfl_executors.checks import call_back, shared_folder
 from parslfl_executors.local import Local
+from parslfl_executors.preflight import preflight
 
 CORES = len(os.sched_getaffinity(0))
 
 
 def verdicts(site: Local, folder: Path) -> dict[str, str]:
-    return {check.name: check.verdict for check in site.checks("here", folder)}
+    return {check.name: check.verdict for check in preflight(site, "here", folder)}
 
 
 def test_a_sound_machine(tmp_path: Path) -> None:
@@ -25,14 +26,14 @@ def test_a_sound_machine(tmp_path: Path) -> None:
 
 
 def test_more_threads_than_cores(tmp_path: Path) -> None:
-    found = next(iter(Local(workers=2, threads=CORES).checks("here", tmp_path)))
+    found = next(iter(preflight(Local(workers=2, threads=CORES), "here", tmp_path)))
     assert (found.verdict, found.detail) == ("failed", f"workers x threads: 2 x {CORES}, on {CORES} cores")
     assert found.cure.endswith(f"set threads: {CORES // 2}")
 
 
 def test_workers_that_do_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_checks, "memory", lambda: 800_000_000)
-    memory = {c.name: c for c in Local(workers=3, threads=1).checks("here", tmp_path)}["memory"]
+    memory = {c.name: c for c in preflight(Local(workers=3, threads=1), "here", tmp_path)}["memory"]
     assert memory.detail == "0.8 GB free, workers: 3: each takes 0.35 GB before any data"
     assert memory.cure == "set workers: 2, or end other programs"
 

@@ -12,10 +12,11 @@ from kube_bed import Bed
 from parslfl.cli import main
 from parslfl_executors.checks import Check
 from parslfl_executors.kube_checks import amount
+from parslfl_executors.preflight import preflight
 
 
 def looked(bed: Bed, tmp_path: Path, **changes: Any) -> dict[str, Check]:
-    found = list(bed.settings(**changes).checks("cloud", tmp_path / "parsl"))
+    found = list(preflight(bed.settings(**changes), "cloud", tmp_path / "parsl"))
     return {check.name: check for check in found}
 
 

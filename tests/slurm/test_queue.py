@@ -7,7 +7,15 @@ import time
 import pytest
 
 from parslfl_executors import slurm_queue
-from parslfl_executors.slurm_queue import Job, Nodes, read_finished, read_jobs, read_nodes
+from parslfl_executors.slurm_queue import (
+    Job,
+    Nodes,
+    Partition,
+    read_finished,
+    read_jobs,
+    read_nodes,
+    read_partition,
+)
 
 SQUEUE = """\
 CLUSTER: one
@@ -44,6 +52,13 @@ def test_ended_jobs_are_read_from_sacct() -> None:
 def test_nodes_are_read_from_sinfo() -> None:
     text = "debug*|1|alloc|4/0/0/4\ndebug*|3|idle|0/12/0/12\n"
     assert read_nodes(text) == (Nodes("debug", "alloc", 1, 0), Nodes("debug", "idle", 3, 12))
+
+
+def test_a_partition_is_read_from_sinfo() -> None:
+    text = "debug*|up|infinite|10.0.0.1\ndebug*|up|infinite|10.0.0.2\nshort|down|1:30:00|10.0.0.1\n"
+    assert read_partition(text, None) == Partition(True, None, ("10.0.0.1", "10.0.0.2"))
+    assert read_partition(text, "short") == Partition(False, 5400.0, ("10.0.0.1",))
+    assert read_partition(text, "gone") is None
 
 
 WHYS = [

@@ -1,0 +1,63 @@
+"""The settings of an MPI site, and the file that ships with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from parslfl.sites import load_federation
+from parslfl_executors.mpi import Mpi
+
+
+def mpi(**changes: object) -> Mpi:
+    return Mpi.model_validate({"ranks_per_node": 4, **changes})
+
+
+def test_the_shipped_file_is_a_site_also_with_its_comments_taken_off(
+    repository: Path, tmp_path: Path
+) -> None:
+    text = (repository / "site_configs/mpi.yaml").read_text()
+    assert text.startswith("# python workflows/cifar_round.py --site mpi.yaml\n")
+    (site,) = load_federation(repository / "site_configs/mpi.yaml").sites
+    assert (site.executor.kind, site.executor.ranks()) == ("mpi", 4)
+    own = "      # worker_init: module load mpi\n"  # the block has one of its own
+    lines = text.replace(own, "").partition("executor:")[2].splitlines()
+    opened = "\n".join(line.replace("# ", "", 1) if line.startswith("      # ") else line for line in lines)
+    (tmp_path / "all.yaml").write_text(text.partition("executor:")[0] + "executor:" + opened)
+    (full,) = load_federation(tmp_path / "all.yaml").sites
+    assert isinstance(full.executor, Mpi)
+    assert full.executor.slurm is not None
+    assert (full.executor.ranks(), full.executor.split) == (8, "batches")
+    assert full.executor.devices() == ("0", "1", "2", "3")
+
+
+def test_the_command_of_each_launcher() -> None:
+    assert mpi().command() == "mpiexec -n 4"
+    assert mpi(slurm={}).command() == mpi(slurm={}, launcher="srun").command() == "$PARSL_MPI_PREFIX"
+    wide = mpi(slurm={"nodes_per_block": 2}, launcher="mpirun -np {ranks} -N {ranks_per_node} {nodes}")
+    assert wide.command() == "mpirun -np 8 -N 4 2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ranks_per_node": 0}, "ranks_per_node"),
+        ({"launcher": "mpirun -np {cores}"}, "expected .ranks., .ranks_per_node. or .nodes. in braces"),
+        ({"launcher": "mpirun {"}, "in braces"),
+        ({"slurm": {}, "worker_init": "module load mpi"}, "belongs into slurm: executor.slurm.worker_init"),
+        ({"slurm": {"max_blocks": 2}}, "a round is one job, in one block"),
+        ({"split": "layers"}, "split"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        mpi(**changes)
+
+
+def test_doctor_is_told_of_a_launcher_that_is_missing(tmp_path: Path) -> None:
+    *_, found = mpi(launcher="mpirun.nowhere -n {ranks}").checks("mpi", tmp_path)
+    assert (found.verdict, found.detail) == ("failed", "mpirun.nowhere is not on PATH")
+    *_, found = mpi(launcher="sh -c").checks("mpi", tmp_path)
+    assert (found.name, found.verdict) == ("launcher", "ok")

@@ -1,0 +1,116 @@
+"""When a site is asked for its sum, and what stands in for one that does not come."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import pytest
+
+from parslfl import gathering
+from parslfl.gathering import Gathering
+from parslfl.learning import Evidence, LocalWork
+from parslfl.merging import Merged
+from parslfl.messages import Client, Failure, Outcome, Ref, Update
+from parslfl.partials import Partial
+
+CLIENTS = [Client(i, "far") for i in range(2)]
+UPDATES = [Update(c, 4, Ref(1, ""), 1, 1, 1, 2.0, 1.0, 12) for c in CLIENTS]
+SEEN = tuple(Evidence(1, 1, LocalWork(), 1.0) for _ in UPDATES)
+SUM = Partial("far", 4, (Ref(9, "", "sum"),), Merged(2.0, tuple(UPDATES), (), SEEN))
+
+
+class Site:
+    """Answers when the test says so; notes what it is told."""
+
+    def __init__(self, bounded: bool = False, refuses: bool = False) -> None:
+        self.asked: list[Sequence[Outcome]] = []
+        self.answer: Future[object] = Future()
+        self.done: list[Update] = []
+        self.surplus: list[Partial] = []
+        self.refuses = refuses
+        self.settled: list[Future[Outcome]] = [Future(), Future()]
+        self.gathering = Gathering(
+            "far",
+            4,
+            ask=self.ask,
+            why=str,
+            done=self.done.append,
+            surplus=self.surplus.append,
+            bounded=bounded,
+        )
+        self.gathering.watch(self.settled)
+
+    def ask(self, outcomes: Sequence[Outcome]) -> Future[object]:
+        if self.refuses:
+            raise RuntimeError("the executor has failed")
+        self.asked.append(outcomes)
+        return self.answer
+
+    def settle(self, *outcomes: Outcome) -> None:
+        """In reverse: the order of arrival must not matter."""
+        for future, outcome in reversed(list(zip(self.settled, outcomes, strict=True))):
+            future.set_result(outcome)
+
+    def landed(self) -> Partial:
+        return self.gathering.landed.result(timeout=5)
+
+
+def test_a_site_is_asked_once_all_have_settled_in_cohort_order() -> None:
+    site = Site()
+    site.settled[1].set_result(UPDATES[1])
+    assert site.asked == []
+    site.settled[0].set_result(UPDATES[0])
+    assert site.asked == [UPDATES]
+    site.answer.set_result(SUM)
+    assert site.landed().refs == SUM.refs
+    assert site.done == UPDATES
+
+
+def test_a_site_whose_clients_all_failed_is_not_asked() -> None:
+    site = Site()
+    site.settle(*(Failure(c, 4, "late", "slow") for c in CLIENTS))
+    assert site.asked == []
+    assert [f.kind for f in site.landed().merged.failures] == ["late", "late"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (RuntimeError("its block is gone"), "its site's merge was lost: its block is gone"),
+        ("yes", "its site's merge failed: the worker answered for another task"),
+    ],
+)
+def test_a_sum_that_does_not_come_costs_the_site_s_updates(answer: object, said: str) -> None:
+    site = Site()
+    site.settle(*UPDATES)
+    if isinstance(answer, Exception):
+        site.answer.set_exception(answer)
+    else:
+        site.answer.set_result(answer)
+    assert [f.reason for f in site.landed().merged.failures] == [said, said]
+    assert site.done == UPDATES
+
+
+def test_a_site_that_cannot_be_asked_costs_its_updates() -> None:
+    site = Site(refuses=True)
+    site.settle(*UPDATES)
+    assert "could not start: the executor has failed" in site.landed().merged.failures[0].reason
+
+
+def test_with_a_deadline_a_sum_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "GRACE", 0.05)
+    site = Site(bounded=True)
+    site.settle(*UPDATES)
+    assert "did not come within 0.05 s" in site.landed().merged.failures[0].reason
+    site.answer.set_result(SUM)
+    assert [partial.refs for partial in site.surplus] == [SUM.refs]
+
+
+def test_a_listener_that_fails_keeps_no_round_open(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    site.gathering._done = lambda _: 1 / 0  # type: ignore[func-returns-value]
+    site.settle(*UPDATES)
+    site.answer.set_result(SUM)
+    assert site.landed().refs == SUM.refs
+    assert "the round goes on" in caplog.text
