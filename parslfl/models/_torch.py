@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -21,8 +20,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from parslfl.errors import ConfigError, DataError, Problem
+from parslfl.errors import DataError
 from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Team, Trained
+from parslfl.models._device import _prepare, _seeded
 from parslfl.models._team import pool
 from parslfl.models.tally import Tally, variance
 from parslfl.params import Params
@@ -281,29 +281,3 @@ def _load(network: nn.Module, params: Params) -> None:
 def _arrays(network: nn.Module) -> Params:
     """The module's state as contiguous arrays: its own memory on a CPU, copies otherwise."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
-
-
-def _prepare(work: LocalWork) -> torch.device:
-    if torch.get_num_threads() != work.threads:
-        torch.set_num_threads(work.threads)
-    return _device(work.device)
-
-
-def _device(name: str) -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, usable in there.items() if usable))
-    if not there.get(name.partition(":")[0], False):
-        usable = ", ".join(kind for kind in there if there[kind])
-        problem = f"{name!r} is not available on this worker (there is: {usable}); 'auto' takes the best"
-        raise ConfigError([Problem("", "device", problem)])
-    return torch.device(name)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's global random state seeded for layers that draw from it, and put back after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
