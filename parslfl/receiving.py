@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from parslfl.codecs import wire
-from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError
 from parslfl.messages import Update, update_name
 from parslfl.params import Params, squared_norm, trained
+from parslfl.parts import open_any
 from parslfl.protocols import Codec, Delta, Transport
 
 #: Beyond this no honest update lies, and the sum of a million within it is still finite.
@@ -48,7 +48,7 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     """
     arrays, note = _received(update, transport)
     with _decoding():
-        delta = opened(codec, arrays, note, trained(like))
+        delta = open_any(codec, arrays, note, trained(like))
     return delta, _sane(delta.norm())
 
 
