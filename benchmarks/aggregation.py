@@ -39,8 +39,9 @@ from rich.table import Table
 
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
+from parslfl.desk import Desk
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Desk, Folding, merge
+from parslfl.merging import Folding, merge
 from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold
 from parslfl.protocols import NeedsAll

@@ -22,6 +22,7 @@ from parslfl import graph, tasks
 from parslfl.checkpoints import write
 from parslfl.closing import Closing
 from parslfl.data.folder import resolve_folder
+from parslfl.desk import Desk
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
 from parslfl.fitting import check
@@ -31,7 +32,7 @@ from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.merging import Desk, Finished, Folding, discard
+from parslfl.merging import Finished, Folding, discard
 from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook
 from parslfl.protocols import ClientSide, shares

@@ -20,9 +20,10 @@ from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
 from parslfl.codecs.zstd import Zstd
+from parslfl.desk import Desk
 from parslfl.errors import QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
+from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.protocols import Codec, Strategy
