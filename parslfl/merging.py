@@ -38,8 +38,7 @@ MAX_NORM = 1e15
 
 @dataclass(frozen=True)
 class Merged:
-    """What a lane holds so far: total weight, how each of its clients ended, sites' sums in it; `evidence`
-    has one for each of `updates`."""
+    """What a lane holds so far; `evidence` has one for each of `updates`, `partials` tell of sites' sums."""
 
     weight: float = 0.0
     updates: tuple[Update, ...] = ()
@@ -142,12 +141,8 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         if outcome.client not in folding.desk.held:
             discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
-    return replace(
-        note,
-        weight=note.weight + weight,
-        updates=(*note.updates, folded),
-        evidence=(*note.evidence, evidence),
-    )
+    updates, seen = (*note.updates, folded), (*note.evidence, evidence)
+    return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
 
 
 def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
@@ -188,7 +183,7 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     arrays, note = _received(update, transport)
     with _decoding():
         delta = opened(codec, arrays, note, trained(like))
-    return delta, _sane(delta.norm())
+    return delta, sane(delta.norm())
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
@@ -200,7 +195,7 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
     arrays, note = _received(update, transport)
     with _decoding():
         delta = codec.decode(arrays, note, trained(like))
-    return delta, _sane(math.sqrt(squared_norm(delta)))
+    return delta, sane(math.sqrt(squared_norm(delta)))
 
 
 def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
@@ -221,16 +216,12 @@ def _decoding() -> Iterator[None]:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
-def require_sane(delta: Params, limit: float) -> None:
-    """Check that `delta` is finite, and its norm no more than `limit`.
+def sane(norm: float, limit: float = MAX_NORM) -> float:
+    """`norm`, once it is found finite and no more than `limit`.
 
     Raises:
         PayloadError: it is not.
     """
-    _sane(math.sqrt(squared_norm(delta)), limit)
-
-
-def _sane(norm: float, limit: float = MAX_NORM) -> float:
     if not norm <= limit:
         what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
         raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")

@@ -46,7 +46,7 @@ def test_every_import_is_declared() -> None:
     extras = names(
         [
             text
-            for extra in ("globus", "grpc", "kubernetes", "notebook", "proxystore")
+            for extra in ("globus", "grpc", "kubernetes", "mpi", "notebook", "proxystore")
             for text in PROJECT["optional-dependencies"][extra]
         ]
     )
