@@ -40,9 +40,9 @@ from parslfl.data.folder import resolve_folder
 from parslfl.data.partition import Classes, Iid
 from parslfl.data.synthetic import Synthetic
 from parslfl.experiment import Experiment
-from parslfl.messages import RoundReport
 from parslfl.models.cnn import Cnn
 from parslfl.orchestrator import rounds
+from parslfl.reports import RoundReport
 from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 

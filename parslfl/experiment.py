@@ -1,11 +1,10 @@
 """What is trained, on what data and how: an experiment, and the YAML files that describe one.
 
-Does not know: where the clients are, but for `check`, which says whether the two fit.
+Does not know: where the clients are; `fitting` says whether the two fit.
 """
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,14 +32,12 @@ from parslfl.data.names import DATASETS, PARTITIONS
 from parslfl.data.partition import Classes
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
-from parslfl.fitting import misfits
 from parslfl.learning import LocalWork
 from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
 from parslfl.planning.selection import plan_round
-from parslfl.protocols import ClientSide, Codec, Dataset, Model, Partition, Strategy, keeps
-from parslfl.sites import Federation
+from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
 from parslfl_executors.fields import Count, Duration, FieldError, Number, Settings, Whole
@@ -220,56 +217,6 @@ def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]
             near = specs.hint(first, ["sites", *Experiment.model_fields])
             problems.append(Problem(f"--set {text}", key, f"unknown field{near}"))
     return federation, experiment, problems
-
-
-def check(federation: Federation, experiment: Experiment) -> None:
-    """Refuse a federation and an experiment that do not fit.
-
-    Raises:
-        ConfigError: with every reason.
-    """
-    clients = sum(site.clients for site in federation.sites)
-    chosen, fastest = experiment.per_round, experiment.fastest
-    quorum = experiment.quorum or -(-chosen // 2)
-    places = [*(site.name for site in federation.sites), "driver"]
-    found: dict[str, str] = {}
-    if chosen > clients:
-        found["per_round"] = (
-            f"{chosen} clients a round, but the federation has {clients}: choose fewer or give it more"
-        )
-    if quorum > chosen:
-        found["quorum"] = f"{quorum} updates needed, but only {chosen} clients train in a round"
-    if fastest is not None and fastest > chosen:
-        found["fastest"] = f"{fastest} updates would close a round, but only {chosen} clients train in it"
-    elif fastest is not None and fastest < quorum:
-        half = "" if experiment.quorum else ", half of per_round: set quorum too"
-        found["fastest"] = f"{fastest} updates close a round, but its quorum is {quorum}{half}"
-    place = experiment.evaluate_on
-    if place is not None and place not in places:
-        found["evaluate_on"] = f"no site is called {place!r}{specs.hint(place, places)}"
-    homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
-    for field in experiment.keepers() if homeless else ():
-        found[field] = _homeless(field, experiment.resolved(), homeless[0])
-    steers = isinstance(experiment.strategy, ClientSide)
-    if steers and "guide" not in inspect.signature(experiment.model.train).parameters:
-        found["model"] = (
-            f"{type(experiment.model).__name__}.train takes no `guide`, which "
-            f"{type(experiment.strategy).__name__} steers it by: see protocols.Model"
-        )
-    found |= misfits(federation, experiment, experiment.keepers())
-    if found:
-        raise ConfigError([Problem("", field, message) for field, message in found.items()])
-
-
-def _homeless(field: str, experiment: Mapping[str, Any], site: str) -> str:
-    """Why `field` cannot be had, for want of a folder at `site`."""
-    feedback = field == "error_feedback"
-    what = f"what {experiment['codec']} leaves out" if feedback else f"the state of {experiment[field]}"
-    return (
-        f"{what} is kept at each client's site, and {site} has no place for it: "
-        f"--set sites.{site}.state=FOLDER (one that outlives its workers)"
-        f"{', or --error-feedback false' if feedback else ''}"
-    )
 
 
 def _parsed(text: str, known: Mapping[str, type], family: str) -> object:

@@ -1,48 +1,125 @@
-"""Which experiments a site can merge, or train on several ranks: told before a run begins.
+"""Whether a federation and an experiment fit: told before a run begins.
 
-Does not know: how a site does either.
+Does not know: how either is read, or how a site does what it is asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
+from parslfl import specs
+from parslfl.errors import ConfigError, Problem
+from parslfl.experiment import Experiment
 from parslfl.models.torch_model import TorchModel
-from parslfl.protocols import Model, NeedsAll, Strategy
+from parslfl.protocols import ClientSide, NeedsAll
 from parslfl.sites import Federation
 
 
-class Asked(Protocol):
-    """An experiment, as this module sees it."""
+def check(federation: Federation, experiment: Experiment) -> None:
+    """Refuse a federation and an experiment that do not fit.
 
-    @property
-    def strategy(self) -> Strategy: ...
-    @property
-    def model(self) -> Model: ...
-    def resolved(self) -> dict[str, Any]: ...
+    Raises:
+        ConfigError: with every reason.
+    """
+    found = {
+        **_numbers(federation, experiment),
+        **_state(federation, experiment),
+        **_steering(experiment),
+        **_merging(federation, experiment),
+        **_together(federation, experiment),
+    }
+    if found:
+        raise ConfigError([Problem("", field, message) for field, message in found.items()])
 
 
-def misfits(federation: Federation, asked: Asked, keepers: Sequence[str]) -> dict[str, str]:
-    """A sentence for each field of `asked` that some site cannot do; `keepers`: fields that keep state."""
+def _numbers(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """Clients of a round, and where it is evaluated."""
     found: dict[str, str] = {}
+    clients = sum(site.clients for site in federation.sites)
+    chosen, fastest = experiment.per_round, experiment.fastest
+    quorum = experiment.quorum or -(-chosen // 2)
+    places = [*(site.name for site in federation.sites), "driver"]
+    if chosen > clients:
+        found["per_round"] = (
+            f"{chosen} clients a round, but the federation has {clients}: choose fewer or give it more"
+        )
+    if quorum > chosen:
+        found["quorum"] = f"{quorum} updates needed, but only {chosen} clients train in a round"
+    if fastest is not None and fastest > chosen:
+        found["fastest"] = f"{fastest} updates would close a round, but only {chosen} clients train in it"
+    elif fastest is not None and fastest < quorum:
+        half = "" if experiment.quorum else ", half of per_round: set quorum too"
+        found["fastest"] = f"{fastest} updates close a round, but its quorum is {quorum}{half}"
+    place = experiment.evaluate_on
+    if place is not None and place not in places:
+        found["evaluate_on"] = f"no site is called {place!r}{specs.hint(place, places)}"
+    return found
+
+
+def _state(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """What clients keep needs a folder at their site."""
+    homeless = [s.name for s in federation.sites if s.state is None and s.transport.kind != "file"]
+    fields = experiment.keepers() if homeless else []
+    return {field: _homeless(field, experiment.resolved(), homeless[0]) for field in fields}
+
+
+def _homeless(field: str, experiment: Mapping[str, Any], site: str) -> str:
+    """Why `field` cannot be had, for want of a folder at `site`."""
+    feedback = field == "error_feedback"
+    what = f"what {experiment['codec']} leaves out" if feedback else f"the state of {experiment[field]}"
+    return (
+        f"{what} is kept at each client's site, and {site} has no place for it: "
+        f"--set sites.{site}.state=FOLDER (one that outlives its workers)"
+        f"{', or --error-feedback false' if feedback else ''}"
+    )
+
+
+def _steering(experiment: Experiment) -> dict[str, str]:
+    """A strategy that steers training needs a model that can be steered."""
+    model, strategy = experiment.model, experiment.strategy
+    if not isinstance(strategy, ClientSide) or "guide" in inspect.signature(model.train).parameters:
+        return {}
+    who = type(strategy).__name__
+    return {
+        "model": (
+            f"{type(model).__name__}.train takes no `guide`, which {who} steers it by: see protocols.Model"
+        )
+    }
+
+
+def _merging(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """A site that sends one sum hides its updates."""
     merging = [site.name for site in federation.sites if site.merges()]
-    if merging and isinstance(asked.strategy, NeedsAll):
-        found["strategy"] = (
-            f"{asked.resolved()['strategy']} must see every update, and {merging[0]} would send only "
+    if not merging or not isinstance(experiment.strategy, NeedsAll):
+        return {}
+    return {
+        "strategy": (
+            f"{experiment.resolved()['strategy']} must see every update, and {merging[0]} would send only "
             f"their sum: let the driver merge (sites.{merging[0]}.merge=driver; an mpi site cannot), or "
             "choose a strategy that averages"
         )
+    }
+
+
+def _together(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """Ranks that train one client together keep nothing for it, and need a torch model."""
     together = [s.name for s in federation.sites if getattr(s.executor, "split", "") == "batches"]
-    cure = f"--set sites.{together[0]}.executor.split=clients" if together else ""
-    for field in keepers if together else ():
-        found[field] = (
-            f"{asked.resolved()[field]!r} keeps state of each client at its site, and ranks that train a "
-            f"client together do not: {cure}"
+    if not together:
+        return {}
+    cure = f"--set sites.{together[0]}.executor.split=clients"
+    resolved = experiment.resolved()
+    found = {
+        field: (
+            f"{resolved[field]!r} keeps state of each client at its site, and ranks that train a client "
+            f"together do not: {cure}"
         )
-    if together and not isinstance(asked.model, TorchModel):
+        for field in experiment.keepers()
+    }
+    if not isinstance(experiment.model, TorchModel):
         found["model"] = (
-            f"{asked.resolved()['model']} is no torch model, and only those can be trained by all ranks "
-            f"together: {cure}"
+            f"{resolved['model']} is no torch model, and only those can be trained by all ranks together: "
+            f"{cure}"
         )
     return found

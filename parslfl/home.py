@@ -11,7 +11,7 @@ from typing import Any
 
 from parsl.dataflow.dflow import DataFlowKernel
 
-from parslfl import graph, tasks
+from parslfl import closing, graph, tasks
 from parslfl.errors import ParslflError, RunError
 from parslfl.experiment import Experiment
 from parslfl.learning import Scores
@@ -61,7 +61,7 @@ class Home:
         except ParslflError:
             raise
         except Exception as error:
-            raise RunError(f"{self.name} could not make the first model: {graph.lost(error)}") from error
+            raise RunError(f"{self.name} could not make the first model: {closing.lost(error)}") from error
         params = {name: array.copy() for name, array in tasks.read_model(self.transport, ref).items()}
         self.transport.drop(ref)
         return params
@@ -88,7 +88,7 @@ def scored(scores: Future[Scores | str], patience: float | None) -> dict[str, An
     except TimeoutError:
         found = f"given up after {patience:g} s"
     except Exception as error:  # noqa: BLE001 - whatever Parsl raises when a worker dies twice
-        found = graph.lost(error)
+        found = closing.lost(error)
     if isinstance(found, str):
         return {"evaluation_error": found}
     return {"accuracy": found.accuracy, "test_loss": found.loss}

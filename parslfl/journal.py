@@ -31,9 +31,9 @@ import yaml
 from parslfl import records
 from parslfl.checkpoints import read
 from parslfl.errors import RunError
-from parslfl.messages import RoundReport
 from parslfl.params import Params
 from parslfl.records import Entry, Finished, Scored
+from parslfl.reports import RoundReport
 
 _LINES = ("journal.jsonl", "metrics.jsonl", "signals.jsonl")
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.errors import RunError
-from parslfl.messages import Client, RoundReport
+from parslfl.messages import Client
 from parslfl.params import Params, require_like, zeros_like
+from parslfl.reports import RoundReport
 
 
 @dataclass(frozen=True)

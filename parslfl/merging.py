@@ -15,15 +15,14 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from parslfl.checkpoints import mapped, write
 from parslfl.codecs import wire
 from parslfl.codecs.pieces import opened
+from parslfl.desk import Desk
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update, update_name
@@ -58,43 +57,6 @@ class Finished:
     state: str
     seconds: float
     partials: tuple[SitePartial, ...] = ()
-
-
-@dataclass
-class Desk:
-    """The driver's memory of parameters: all the big arrays it ever holds, in one place.
-
-    `like`: the model the round started from. `state`: the strategy's. `lanes`: running sums, a
-    set of arrays a lane, their memory kept from round to round; `extra` those for a strategy's further
-    scales, by lane and scale. `held`: whole updates, for a strategy that needs them all.
-    """
-
-    like: Params = field(default_factory=dict)
-    state: Params = field(default_factory=dict)
-    lanes: dict[int, Params] = field(default_factory=dict)
-    extra: dict[tuple[int, int], Params] = field(default_factory=dict)
-    held: dict[Client, Params] = field(default_factory=dict)
-
-    def clear(self, lane: int) -> None:
-        """Set lane `lane` to zeros."""
-        if lane not in self.lanes:
-            self.lanes[lane] = self._empty()
-        for sums in (self.lanes[lane], *(kept for (of, _), kept in self.extra.items() if of == lane)):
-            for array in sums.values():
-                array.fill(0)
-
-    def sums(self, lane: int, scale: int) -> Params:
-        """The sums of `lane` for the strategy's scale number `scale`."""
-        if scale == 0:
-            return self.lanes[lane]
-        if (lane, scale) not in self.extra:
-            made = self.extra[lane, scale] = self._empty()
-            for array in made.values():
-                array.fill(0)
-        return self.extra[lane, scale]
-
-    def _empty(self) -> Params:
-        return {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
 
 
 @dataclass(frozen=True)
@@ -133,9 +95,7 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
     try:
         evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
-        refused = Failure(
-            outcome.client, outcome.round, "refused", str(error), bytes_up=max(0, outcome.ref.size)
-        )
+        refused = Failure(outcome.client, outcome.round, "refused", str(error), "", _came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
         if outcome.client not in folding.desk.held:
@@ -166,16 +126,27 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     return evidence, weight
 
 
+def _came(update: Update, transport: Transport) -> int:
+    """Bytes of a refused update: what is there, not what it claims."""
+    with contextlib.suppress(PayloadError, OSError):
+        return len(transport.get(update.ref)) if _in_place(update) else 0
+    return 0
+
+
+def _in_place(update: Update) -> bool:
+    """Whether it refers to the only place where it may be."""
+    return update.ref.path in {"", update_name(update.round, update.client)}
+
+
 def discard(update: Update, transport: Transport) -> None:
     """Forget an update's bytes, and nothing else that its reference might name."""
-    if update.ref.path in {"", update_name(update.round, update.client)}:
+    if _in_place(update):
         with contextlib.suppress(PayloadError, OSError):
             transport.drop(update.ref)
 
 
 def open_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Delta, float]:
-    """The update as it came and its norm, once it is known to be whole, of the right shape and of sane
-    size.
+    """The update as it came and its norm, once it is found whole, of the right shape and of sane size.
 
     Raises:
         PayloadError: it is not.
@@ -200,7 +171,7 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
 
 def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
     """The arrays and the note of an update that is where it must be."""
-    if update.ref.path not in {"", update_name(update.round, update.client)}:
+    if not _in_place(update):
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
     return wire.unpack(transport.get(update.ref), update.ref.checksum)
 

@@ -26,7 +26,8 @@ import cloudpickle
 import numpy as np
 
 from parslfl.codecs import wire
-from parslfl.merging import Desk, Folding, Merged, merge
+from parslfl.desk import Desk
+from parslfl.merging import Folding, Merged, merge
 from parslfl.messages import Outcome, RanksTask, Ref
 from parslfl.models.torch_model import TorchModel
 from parslfl.mpi_team import Together, require_same

@@ -20,32 +20,23 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
 from parslfl.checkpoints import write
+from parslfl.closing import Closing
 from parslfl.data.folder import resolve_folder
+from parslfl.desk import Desk
 from parslfl.exchange import Exchange, open_exchange
-from parslfl.experiment import Experiment, check
+from parslfl.experiment import Experiment
+from parslfl.fitting import check
 from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, home_name, scored
 from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.merging import Desk, Finished, Folding, discard
-from parslfl.messages import (
-    Assignment,
-    Client,
-    ClientSettled,
-    Evaluated,
-    Event,
-    Ref,
-    RoundClosed,
-    RoundReport,
-    RoundStarted,
-    Source,
-    TrainTask,
-    Update,
-)
+from parslfl.merging import Finished, Folding, discard
+from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook
 from parslfl.protocols import ClientSide, shares
+from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
@@ -229,7 +220,7 @@ class _Run:
             state_path=self.run.state_path(round + 1),
             spare=self.run.model_path(round - 1) if round else None,
         )
-        closing = graph.Closing(
+        closing = Closing(
             plan,
             on_settled=lambda outcome: self.watch(ClientSettled(outcome)),
             on_surplus=self._discard,

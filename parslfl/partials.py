@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
+from parslfl.desk import Desk
 from parslfl.errors import PayloadError
 from parslfl.learning import Evidence
-from parslfl.merging import MAX_NORM, Desk, Folding, Merged, merge, sane
+from parslfl.merging import MAX_NORM, Folding, Merged, merge, sane
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
 from parslfl.params import Params, fold, squared_norm, trained
 from parslfl.protocols import Buffer, Strategy, Transport

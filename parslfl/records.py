@@ -17,17 +17,8 @@ import numpy as np
 
 from parslfl.errors import RunError
 from parslfl.learning import Personal
-from parslfl.messages import (
-    Client,
-    Failure,
-    Incident,
-    Ref,
-    RoundReport,
-    SitePartial,
-    SiteTimes,
-    Spent,
-    Update,
-)
+from parslfl.messages import Client, Failure, Ref, SitePartial, Spent, Update
+from parslfl.reports import Incident, RoundReport, SiteTimes
 
 #: What an evaluation adds to a report.
 SCORES = ("accuracy", "test_loss", "evaluation_error")

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, field_validator, model_validator
 
 import parslfl
 from parslfl import document, settings
+from parslfl.channels import File, Grpc, Inline, ProxyStore
 from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client
 from parslfl.params import checksum
 from parslfl.settings import by_kind
 from parslfl.specs import hint
-from parslfl.transport.proxystore import CONNECTORS
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
 from parslfl_executors.kubernetes import Kubernetes
 from parslfl_executors.local import Local
@@ -32,11 +32,7 @@ from parslfl_executors.slurm import Slurm
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 #: Workers or threads on one machine: more is a slip of the finger.
 _MOST = 4096
-_PORTS = 65535
 _SUFFIXES = ("", ".yaml", ".yml")
-
-
-Port = Annotated[int, Field(strict=True, ge=1, le=_PORTS)]
 
 
 def _name(text: str) -> str:
@@ -51,72 +47,6 @@ def _absolute(text: str) -> str:
     if not text.startswith("/"):
         raise FieldError(f"expected a path from / on, as the workers there see it, got {text!r}")
     return text
-
-
-def _host(text: str) -> str:
-    if not text or any(mark in text for mark in "/ []") or (text.count(":") == 1):
-        raise FieldError(f"expected a name or number such as 10.0.0.1 (the port is `port`), got {text!r}")
-    return text
-
-
-def _listen(text: str) -> str:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > _PORTS or "/" in host:
-        raise FieldError(f"expected HOST:PORT such as 0.0.0.0:54001, got {text!r}")
-    return text
-
-
-def _connector(text: str) -> str:
-    if text not in CONNECTORS and not re.fullmatch(r"\w+(\.\w+)+", text):
-        raise FieldError(f"expected package.module.Class, or one of {', '.join(CONNECTORS)}, got {text!r}")
-    return text
-
-
-class File(Settings):
-    """Models and updates as files in a folder that the driver and the site's workers share.
-
-    `path`: that folder, under the same name everywhere; by default the run directory.
-    """
-
-    kind: Literal["file"] = "file"
-    path: str | None = None
-
-
-class Inline(Settings):
-    """Models and updates inside the tasks and their results: no shared folder, small models."""
-
-    kind: Literal["inline"] = "inline"
-
-
-class Grpc(Settings):
-    """Models and updates as streams over gRPC with TLS, to and from the driver: no shared folder.
-
-    `address`, `port`: where the site's workers reach the driver; without them the executor's
-    `address`, else this machine's own, and any free port. `listen`: HOST:PORT to listen on where
-    that differs, as behind a NAT or a forwarded port.
-    """
-
-    kind: Literal["grpc"] = "grpc"
-    address: Annotated[str, AfterValidator(_host)] | None = None
-    port: Port | None = None
-    listen: Annotated[str, AfterValidator(_listen)] | None = None
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        if self.listen is not None and self.address is None:
-            raise FieldError("name the address where workers reach what is listened on", "address")
-        return self
-
-
-class ProxyStore(Settings):
-    """Models and updates as objects in a store that ProxyStore has a connector for.
-
-    `connector`: file, redis, endpoint, globus, or package.module.Class. `options`: its arguments.
-    """
-
-    kind: Literal["proxystore"] = "proxystore"
-    connector: Annotated[str, AfterValidator(_connector)]
-    options: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class Site(Settings):

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from parslfl.graph import Flight
 from parslfl.merging import Finished
-from parslfl.messages import Client, Failure, Incident, RoundReport, SiteTimes, Update
+from parslfl.messages import Client, Failure, Update
+from parslfl.reports import Incident, RoundReport, SiteTimes
 from parslfl_executors.ledger import Account, Event, Ledger
 
 

@@ -8,8 +8,9 @@ from concurrent.futures import Future
 
 import pytest
 
+from parslfl.closing import Closing
 from parslfl.codecs.raw import Raw
-from parslfl.graph import Closing, _groups
+from parslfl.graph import _groups
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 

@@ -13,7 +13,7 @@ import pytest
 from parslfl import checkpoints, journal
 from parslfl.errors import RunError
 from parslfl.journal import RunDir
-from parslfl.messages import RoundReport
+from parslfl.reports import RoundReport
 
 CONTENT = {"federation": {"sites": []}, "experiment": {"name": "x"}}
 REPORT = RoundReport(0, "aa", (), (), 1.5, 80, 8, 0.5, 0.25, 2.0)

@@ -15,16 +15,22 @@ import pytest
 
 from parslfl import checkpoints
 from parslfl.codecs import wire
+from parslfl.codecs.chain import Chain
+from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
+from parslfl.codecs.topk import TopK
+from parslfl.codecs.zstd import Zstd
+from parslfl.desk import Desk
 from parslfl.errors import QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
+from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
 from parslfl.params import Params
-from parslfl.protocols import Strategy
+from parslfl.protocols import Codec, Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.qfedavg import QFedAvg
-from parslfl.strategies.robust import Median
+from parslfl.strategies.robust import GeometricMedian, Krum, Median, TrimmedMean
+from parslfl.strategies.scaffold import Scaffold
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
@@ -116,6 +122,47 @@ def test_a_bad_update_is_refused_and_disturbs_nothing(tmp_path: Path, bad: Updat
     assert re.search(why, done.failures[0].reason)
 
 
+def encoded(client: Client, codec: Codec, *delta: float, **note: object) -> Update:
+    arrays, told = codec.encode({"w": np.array(delta, np.float32)}, 0)
+    packed = wire.pack(arrays, {**told, **note})
+    ref = Inline().put("", packed.buffers, packed.checksum)
+    return Update(client, 4, ref, 1, 1, 1, 2.0, 1.0, 12)
+
+
+def test_sparse_and_quantised_updates_are_added_where_they_belong(tmp_path: Path) -> None:
+    """1 of 3 numbers, in an int8 of steps of 4/127: two clients, weights 1."""
+    codec = Chain((TopK(1 / 3), Quantize(8, nearest=True), Zstd()))
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, codec))
+    note = merge(job, 0, None, encoded(CLIENTS[0], codec, 0, 4, 1), encoded(CLIENTS[1], codec, -2, 0, 1))
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    new = checkpoints.read(tmp_path / "model", done.model)["w"]
+    np.testing.assert_allclose(new, [0, 4, 3], atol=1e-5)
+    assert [evidence.norm for evidence in note.evidence] == pytest.approx([4, 2], rel=1e-5)
+
+
+def test_a_hostile_sparse_update_adds_nothing() -> None:
+    """Its last place is beyond the model: the places before it must not have been added to."""
+    codec = TopK(1.0)
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, codec))
+    gaps = np.array([0, 0, 5], np.uint8)
+    arrays, told = codec.encode({"w": np.ones(3, np.float32)}, 0)
+    told |= {"shift": 0, "bytes": 1, "kept": 3}
+    packed = wire.pack({**arrays, "places": gaps[:1]}, told)
+    bad = replace(update(CLIENTS[1], 1), ref=Inline().put("", packed.buffers, packed.checksum))
+    note = merge(job, 0, None, encoded(CLIENTS[0], codec, 1, 2, 3), bad)
+    assert job.desk.lanes[0]["w"].tolist() == [1, 2, 3]
+    assert [(f.client.index, f.kind) for f in note.failures] == [(1, "refused")]
+    assert "not 3 increasing numbers below 3" in note.failures[0].reason
+
+
+def test_bytes_of_refused_updates_are_those_that_came() -> None:
+    honest = update(CLIENTS[0], np.nan, 0, 0)
+    lies = replace(honest, client=CLIENTS[1], ref=replace(honest.ref, size=1 << 60))
+    astray = replace(honest, client=CLIENTS[2], ref=replace(honest.ref, path="journal.jsonl"))
+    note = merge(folding(), 0, None, honest, lies, astray)
+    assert [f.bytes_up for f in note.failures] == [len(honest.ref.data), 0, 0]
+
+
 def test_a_reference_out_of_the_shared_folder_is_refused(tmp_path: Path) -> None:
     shared = replace(folding(), transports={"here": File(str(tmp_path / "shared"))})
     bad = replace(update(CLIENTS[0], 1, 1, 1), ref=Ref(4, "", path="../model"))
@@ -140,17 +187,21 @@ def test_updates_without_samples_make_no_model(tmp_path: Path) -> None:
         run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=0)])
 
 
-def test_the_sum_does_not_depend_on_when_lanes_run(tmp_path: Path) -> None:
-    """Lanes are chains; between them any interleaving gives the same bits."""
+@pytest.mark.parametrize(
+    "strategy", [FedAvg(), Scaffold(), TrimmedMean(), Krum(), GeometricMedian()], ids=repr
+)
+def test_the_model_does_not_depend_on_when_lanes_run(tmp_path: Path, strategy: Strategy) -> None:
+    """Lanes are chains; between them any interleaving gives the same bits, of model and state."""
     rng = np.random.default_rng(0)
     outcomes = [update(c, *rng.normal(size=3), samples=int(rng.integers(1, 900))) for c in CLIENTS]
     models = set()
     for order in itertools.permutations([0, 0, 0, 1, 1, 1]):
-        job, notes, at = folding(), [None, None], [0, 0]
+        job, notes, at = folding(strategy=strategy), [None, None], [0, 0]
         for lane in order:
             notes[lane] = merge(job, lane, notes[lane], outcomes[2 * at[lane] + lane])  # type: ignore[call-overload]
             at[lane] += 1
-        models.add(finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes).model)  # type: ignore[arg-type]
+        done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes)  # type: ignore[arg-type]
+        models.add((done.model, done.state))
     assert len(models) == 1
 
 

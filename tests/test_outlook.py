@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from parslfl import outlook
+from parslfl.cli import main
+from parslfl.journal import RunDir
 from parslfl.outlook import Outlook, kept, look
 from parslfl_executors.signals import Block, SiteSignals
 
@@ -64,3 +66,15 @@ def test_a_site_that_hangs_or_fails_costs_its_news_only(monkeypatch: pytest.Monk
     found = look(kernel(broken=broken, silent=silent, hpc=lambda _: QUEUED), ["broken", "silent", "hpc"])
     free.set()
     assert found == {"hpc": QUEUED}
+
+
+def test_the_report_ends_with_how_the_sites_stood(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    RunDir.create(tmp_path, {"federation": {"sites": []}, "experiment": {"name": "x"}}).close()
+    outlook = Outlook.of(tmp_path, kernel(hpc=lambda _: QUEUED), ["hpc"])
+    assert [outlook.waits(round) for round in (0, 1)] == [{"hpc": 60.0}] * 2
+    assert main(["report", str(tmp_path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "hpc before round 2: 1 pending (Resources, first expected in 60 s); no workers; "
+        "nodes: 2, idle: 1, idle cores: 4"
+    )

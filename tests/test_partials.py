@@ -12,9 +12,10 @@ import pytest
 from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
+from parslfl.desk import Desk
 from parslfl.errors import PayloadError
 from parslfl.learning import Evidence, LocalWork
-from parslfl.merging import Desk, Finished, Folding, Merged, finish, merge
+from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import (
     Assignment,
     Client,

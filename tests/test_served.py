@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from parslfl.channels import Grpc
 from parslfl.errors import PayloadError, RunError
 from parslfl.messages import Client
 from parslfl.served import Served, _addresses, serve
-from parslfl.sites import Grpc, Site
+from parslfl.sites import Site
 from parslfl.transport.file import File
 from parslfl.transport.grpc import RIDES
 from parslfl.transport.grpc import Grpc as WorkersEnd

@@ -8,23 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from parslfl.channels import File, Grpc, Inline
 from parslfl.errors import ConfigError
 from parslfl.messages import Client
-from parslfl.sites import (
-    Federation,
-    File,
-    Grpc,
-    Inline,
-    Site,
-    find_site_file,
-    load_federation,
-    site_files,
-    state_folder,
-)
+from parslfl.sites import Federation, Site, find_site_file, load_federation, site_files, state_folder
 from parslfl_executors.local import Local
 
 SHIPPED = Path(__file__).parents[1] / "site_configs"
-KINDS = "kubernetes, local, slurm"
+KINDS = "kubernetes, local, mpi, slurm"
 TWO = """\
 name: two
 sites:
@@ -82,7 +73,7 @@ def test_a_site_file_is_read_whole(folder: Path) -> None:
 def test_what_is_resolved_is_plain_and_makes_the_same_again() -> None:
     plain = json.loads(json.dumps(EXPECTED.resolved()))
     assert Federation.model_validate(plain) == EXPECTED
-    names = ["name", "clients", "data", "executor", "transport", "retries", "state"]
+    names = ["name", "clients", "data", "executor", "transport", "retries", "state", "merge"]
     assert list(plain["sites"][0]) == names
 
 

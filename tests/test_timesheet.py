@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from parslfl.messages import Client, Failure, Incident, Ref, SiteTimes, Spent, Update
+from parslfl.messages import Client, Failure, Ref, Spent, Update
+from parslfl.reports import Incident, SiteTimes
 from parslfl.timesheet import Timesheet, mean_loss, site_times, survived
 from parslfl_executors.ledger import Account, Event, Ledger
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from parsl.dataflow.dflow import DataFlowKernel
 
-from parslfl import graph, launch
+from parslfl import closing, graph, launch
 from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
 from parslfl.exchange import Exchange, open_exchange
@@ -117,7 +117,7 @@ class _Probing:
         error = future.exception()
         if error is not None:
             cure = "mend what it says: worker_init, image, volumes, or Python and Parsl as here"
-            yield failed("worker", graph.lost(error), cure)
+            yield failed("worker", closing.lost(error), cure)
             return
         found = future.result()
         what = found.machine
@@ -141,7 +141,7 @@ class _Probing:
         try:
             down, up, ping, same = self._rates(site, found.reply, found.read, found.sent)
         except Exception as error:  # noqa: BLE001 - whatever Parsl raises when the worker is lost now
-            return failed("link", graph.lost(error), cure)
+            return failed("link", closing.lost(error), cure)
         rates = f"{_rate(down)} down, {_rate(up)} up, {ping * 1000:.1f} ms a task"
         if not same:
             return failed(

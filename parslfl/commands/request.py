@@ -21,7 +21,8 @@ from parslfl.data.digits import Digits
 from parslfl.data.folder import resolve_folder
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
-from parslfl.experiment import Experiment, check, load_experiment, split_settings
+from parslfl.experiment import Experiment, load_experiment, split_settings
+from parslfl.fitting import check
 from parslfl.journal import described
 from parslfl.runs import recorded_threads
 from parslfl.settings import build

@@ -17,12 +17,12 @@ from parslfl import journal
 from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
-from parslfl.messages import Event
 from parslfl.protocols import NeedsAll
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
 from parslfl.report.text import percent, plural
+from parslfl.reports import Event
 
 #: Rounds in the table at the end; `parslfl report` shows all.
 _LAST = 20

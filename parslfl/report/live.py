@@ -19,10 +19,10 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 
-from parslfl.messages import Event, RoundReport
 from parslfl.report.panel import ASCII, Marks, panel
 from parslfl.report.progress import Progress, Row, advance
 from parslfl.report.text import duration, first_line, loss, megabytes, percent
+from parslfl.reports import Event, RoundReport
 
 #: Drawings a second: enough to look alive, too few to cost the workers a core.
 REFRESH = 4

@@ -13,21 +13,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from parslfl.learning import Personal
-from parslfl.messages import (
-    Client,
-    ClientSettled,
-    Event,
-    Failure,
-    Incident,
-    Outcome,
-    RoundPlan,
-    RoundReport,
-    RoundStarted,
-    SitePartial,
-    SiteTimes,
-    Update,
-)
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.report.text import first_line
+from parslfl.reports import ClientSettled, Event, Incident, RoundReport, RoundStarted, SiteTimes
 
 
 @dataclass(frozen=True)

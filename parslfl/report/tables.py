@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parslfl.messages import Client, Failure, SitePartial, SiteTimes
+from parslfl.messages import Client, Failure, SitePartial
 from parslfl.report.progress import Own, Row, causes
 from parslfl.report.text import duration, first_line, loss, megabytes, percent, plural
+from parslfl.reports import SiteTimes
 
 #: Clients named for each cause of failure.
 _NAMED = 6

@@ -11,8 +11,9 @@ import pytest
 from kube_bed import Bed
 from looking import wait_until
 
+from parslfl.channels import File
 from parslfl.cli import main
-from parslfl.sites import Federation, File, Site
+from parslfl.sites import Federation, Site
 
 #: A driver whose first round never ends; its argument is the folder with its federation.
 DRIVER = """

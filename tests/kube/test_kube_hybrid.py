@@ -6,9 +6,10 @@ from pathlib import Path
 
 from kube_bed import Bed
 
+from parslfl.channels import File, Grpc
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
-from parslfl.sites import Federation, File, Grpc, Site
+from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 
 SMALL = {"dataset": "synthetic:side=32", "model": "softmax", "partition": "iid", "rounds": 2, "per_round": 4,

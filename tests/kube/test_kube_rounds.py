@@ -14,10 +14,11 @@ from kube_bed import Bed
 from looking import task_seeds, wait_until
 from mischief import Mischief
 
+from parslfl.channels import File, Inline
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
-from parslfl.sites import Federation, File, Inline, Site
+from parslfl.sites import Federation, Site
 from parslfl_executors.kube_pod import marks
 
 Make = Callable[..., Federation]

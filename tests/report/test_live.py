@@ -11,23 +11,11 @@ from rich.console import Console
 
 from parslfl.codecs.raw import Raw
 from parslfl.learning import LocalWork
-from parslfl.messages import (
-    Assignment,
-    Client,
-    ClientSettled,
-    Evaluated,
-    Failure,
-    Incident,
-    Ref,
-    RoundClosed,
-    RoundPlan,
-    RoundReport,
-    RoundStarted,
-    Update,
-)
+from parslfl.messages import Assignment, Client, Failure, Ref, RoundPlan, Update
 from parslfl.report.live import Display, LivePanel, PlainLines, display, marks
 from parslfl.report.panel import ASCII, Marks
 from parslfl.report.progress import Progress
+from parslfl.reports import ClientSettled, Evaluated, Incident, RoundClosed, RoundReport, RoundStarted
 
 
 def clients(count: int, site: str = "here") -> list[Client]:

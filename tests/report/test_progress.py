@@ -6,21 +6,9 @@ from dataclasses import replace
 
 from parslfl.codecs.raw import Raw
 from parslfl.learning import LocalWork
-from parslfl.messages import (
-    Assignment,
-    Client,
-    ClientSettled,
-    Evaluated,
-    Event,
-    Failure,
-    Ref,
-    RoundClosed,
-    RoundPlan,
-    RoundReport,
-    RoundStarted,
-    Update,
-)
+from parslfl.messages import Assignment, Client, Failure, Ref, RoundPlan, Update
 from parslfl.report.progress import Progress, advance, causes, resumed
+from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
 
 A, B, C = (Client(index, "here") for index in range(3))
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 from rich.console import Console
 
 from parslfl.learning import Personal
-from parslfl.messages import Client, Failure, Incident, SiteTimes
+from parslfl.messages import Client, Failure
 from parslfl.report import tables
 from parslfl.report.progress import Own, Row
+from parslfl.reports import Incident, SiteTimes
 
 
 def row(round: int, accuracy: float | None = None, failures: tuple[Failure, ...] = ()) -> Row:

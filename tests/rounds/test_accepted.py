@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mischief import Mischief
 
-from parslfl import graph, journal
+from parslfl import closing, graph, journal
 from parslfl.experiment import Experiment
 from parslfl.messages import TrainTask
 from parslfl.orchestrator import rounds
@@ -33,7 +33,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> list[TrainTask]:
     seen: list[TrainTask] = []
     submit = graph.submit_round
 
-    def record(kernel: object, job: graph.Round, closing: graph.Closing) -> graph.Flight:
+    def record(kernel: object, job: graph.Round, closing: closing.Closing) -> graph.Flight:
         seen.extend(job.train_tasks)
         return submit(kernel, job, closing)  # type: ignore[arg-type]
 

@@ -12,8 +12,9 @@ from parslfl import journal
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Quantity
 from parslfl.experiment import Experiment
-from parslfl.messages import RoundReport
+from parslfl.learning import Evidence
 from parslfl.orchestrator import rounds
+from parslfl.reports import RoundReport
 from parslfl.seeding import derive
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
@@ -94,9 +95,10 @@ class Refusing(FedAvg):
     samples: int = 0
     seen: list[int] = field(default_factory=list, hash=False)
 
-    def weight(self, samples: int, steps: int) -> float:
-        self.seen.append(samples)
-        return -1.0 if samples == self.samples and self.seen.count(samples) == 2 else float(samples)
+    def weight(self, evidence: Evidence) -> float:
+        self.seen.append(evidence.samples)
+        second = self.seen.count(self.samples) == 2 and evidence.samples == self.samples
+        return -1.0 if second else float(evidence.samples)
 
 
 def test_a_refused_update_rolls_its_client_back_and_its_bytes_are_counted(

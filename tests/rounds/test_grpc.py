@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from parslfl.channels import Grpc
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.served import Served
-from parslfl.sites import Federation, Grpc
+from parslfl.sites import Federation
 
 Make = Callable[..., Experiment]
 #: Images whose model, of 41 KB, is too large to ride in a result.

@@ -17,9 +17,9 @@ from parslfl import journal, orchestrator
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.learning import Cohort, Evidence
-from parslfl.messages import RoundReport
 from parslfl.orchestrator import rounds
 from parslfl.params import Params
+from parslfl.reports import RoundReport
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 

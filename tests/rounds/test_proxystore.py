@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from parslfl.channels import ProxyStore
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
-from parslfl.sites import Federation, ProxyStore
+from parslfl.sites import Federation
 
 
 def test_the_bits_of_a_file_run_and_nothing_left_in_the_store(

@@ -12,8 +12,8 @@ from looking import guarded_by
 from parslfl import checkpoints, journal
 from parslfl.errors import ConfigError, DataError, RunError
 from parslfl.experiment import Experiment
-from parslfl.messages import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
 from parslfl.orchestrator import rounds
+from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
 from parslfl.sites import Federation
 
 Make = Callable[..., Experiment]

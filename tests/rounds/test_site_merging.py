@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from parslfl import checkpoints, journal
 from parslfl.errors import ConfigError, RunError
 from parslfl.experiment import Experiment
-from parslfl.messages import RoundReport
 from parslfl.orchestrator import rounds
+from parslfl.reports import RoundReport
 from parslfl.sites import Federation, Site
 from parslfl.strategies.fedavg import FedAvg
 

@@ -19,8 +19,8 @@ from parslfl import checkpoints, journal
 from parslfl.errors import ConfigError
 from parslfl.experiment import Experiment
 from parslfl.keep import ClientStore
-from parslfl.messages import RoundReport
 from parslfl.orchestrator import rounds
+from parslfl.reports import RoundReport
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local

@@ -13,8 +13,8 @@ from mischief import Mischief
 
 from parslfl.errors import ParslflError
 from parslfl.experiment import Experiment
-from parslfl.messages import Event, RoundStarted
 from parslfl.orchestrator import rounds
+from parslfl.reports import Event, RoundStarted
 from parslfl.sites import Federation, Site
 from parslfl_executors.slurm_queue import ask, cancel, label, read_jobs
 

@@ -12,8 +12,9 @@ import pytest
 from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
+from parslfl.desk import Desk
 from parslfl.learning import LocalWork
-from parslfl.merging import Desk, Folding, finish, merge
+from parslfl.merging import Folding, finish, merge
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.protocols import Strategy

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from parslfl.channels import ProxyStore as Settings
 from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import open_exchange
 from parslfl.messages import Ref
-from parslfl.sites import ProxyStore as Settings
 from parslfl.sites import Site
 from parslfl.transport.proxystore import ProxyStore
 from parslfl_executors.local import Local

@@ -21,7 +21,8 @@ from typing import Any
 from kube_bed import Bed, loopback
 from kube_cluster import Cluster
 
-from parslfl.graph import lost, submit
+from parslfl.closing import lost
+from parslfl.graph import submit
 from parslfl.launch import kernel
 from parslfl_executors.kubernetes import Kubernetes
 

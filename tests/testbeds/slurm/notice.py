@@ -25,7 +25,8 @@ from typing import Any
 import psutil
 from looking import wait_until
 
-from parslfl.graph import lost, submit
+from parslfl.closing import lost
+from parslfl.graph import submit
 from parslfl.launch import kernel, waiting
 from parslfl_executors import slurm_queue
 from parslfl_executors.slurm import Slurm
