@@ -114,15 +114,16 @@ class Closing:
         self, task: RanksTask, on_surplus: Callable[[Partial], None], done: Future[Partial]
     ) -> None:
         clients, round = [train.client for train in task.trains], self.plan.round
-        error, outcomes = done.exception(), tuple[Outcome, ...]()
-        if error is not None:
-            outcomes = tuple(Failure(client, round, "lost", lost(error)) for client in clients)
-        else:
-            try:
+        error, usable = done.exception(), False
+        try:
+            if error is not None:
+                outcomes = tuple[Outcome, ...](Failure(c, round, "lost", lost(error)) for c in clients)
+            else:
                 outcomes = partials.reported(done.result(), task.site, round, clients)
-            except PayloadError as wrong:
-                outcomes = tuple(Failure(client, round, "refused", str(wrong)) for client in clients)
-        if not self._settle(*outcomes) and error is None:
+                usable = True
+        except PayloadError as wrong:
+            outcomes = tuple(Failure(c, round, "refused", str(wrong)) for c in clients)
+        if not (self._settle(*outcomes) and usable) and error is None:
             _tell(on_surplus, done.result())
         self._close_if_enough()
 

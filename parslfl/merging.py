@@ -32,8 +32,7 @@ from parslfl.weighing import scales_of, worth
 
 @dataclass(frozen=True)
 class Merged:
-    """What a lane holds so far: total weight, how each of its clients ended, sites' sums in it; `evidence`
-    has one for each of `updates`."""
+    """What a lane holds so far; `evidence` has one for each of `updates`, `partials` tell of sites' sums."""
 
     weight: float = 0.0
     updates: tuple[Update, ...] = ()
@@ -102,12 +101,8 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         if outcome.client not in folding.desk.held:
             discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
-    return replace(
-        note,
-        weight=note.weight + weight,
-        updates=(*note.updates, folded),
-        evidence=(*note.evidence, evidence),
-    )
+    updates, seen = (*note.updates, folded), (*note.evidence, evidence)
+    return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
 
 
 def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:

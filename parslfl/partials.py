@@ -9,6 +9,7 @@ Does not know: Parsl, or when a site is asked.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,9 @@ from parslfl.errors import PayloadError
 from parslfl.learning import Evidence
 from parslfl.merging import Folding, Merged, merge
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
-from parslfl.params import Params, fold, trained
+from parslfl.params import Params, fold, squared_norm, trained
 from parslfl.protocols import Buffer, Strategy, Transport
-from parslfl.receiving import MAX_NORM, require_sane
+from parslfl.receiving import MAX_NORM, sane
 from parslfl.tasks import read_model
 from parslfl.weighing import scales_of, weigh, weight_of
 
@@ -101,9 +102,8 @@ def reported(answer: object, site: str, round: int, clients: Sequence[Client]) -
     Raises:
         PayloadError: it is not the answer to what was asked.
     """
-    if not isinstance(answer, Partial) or (answer.site, answer.round) != (site, round):
-        raise PayloadError("the worker answered for another task")
-    outcomes: list[Outcome] = [*answer.merged.updates, *answer.merged.failures]
+    partial = _own(answer, site, round)
+    outcomes: list[Outcome] = [*partial.merged.updates, *partial.merged.failures]
     told = {outcome.client: outcome for outcome in outcomes if outcome.round == round}
     if set(told) != set(clients) or len(outcomes) != len(clients):
         raise PayloadError("its clients are not those that were asked for")
@@ -118,17 +118,32 @@ def agreed(answer: object, site: str, round: int, outcomes: Sequence[Outcome]) -
     Raises:
         PayloadError: it is not the answer to what was asked.
     """
-    if not isinstance(answer, Partial) or (answer.site, answer.round) != (site, round):
-        raise PayloadError("the worker answered for another task")
-    refused = {f.client: replace(f, bytes_up=0) for f in answer.merged.failures if f.kind == "refused"}
-    seen = {u.client: e for u, e in zip(answer.merged.updates, answer.merged.evidence, strict=False)}
+    partial = _own(answer, site, round)
+    refused = {f.client: replace(f, bytes_up=0) for f in partial.merged.failures if f.kind == "refused"}
+    seen = {u.client: e for u, e in zip(partial.merged.updates, partial.merged.evidence, strict=True)}
     updates = tuple(o for o in outcomes if isinstance(o, Update) and o.client in seen)
     lacking = [o for o in outcomes if isinstance(o, Update) and o.client not in seen]
-    if len(updates) != len(answer.merged.updates) or any(o.client not in refused for o in lacking):
+    if len(updates) != len(partial.merged.updates) or any(o.client not in refused for o in lacking):
         raise PayloadError("its clients are not those that delivered")
     failures = (*(o for o in outcomes if isinstance(o, Failure)), *(refused[o.client] for o in lacking))
     evidence = tuple(seen[update.client] for update in updates)
-    return replace(answer, merged=Merged(updates=updates, failures=failures, evidence=evidence))
+    return replace(partial, merged=Merged(updates=updates, failures=failures, evidence=evidence))
+
+
+def _own(answer: object, site: str, round: int) -> Partial:
+    """`answer`, once it is known to be a partial of `site` for `round`, with what belongs into one."""
+    if not isinstance(answer, Partial) or (answer.site, answer.round) != (site, round):
+        raise PayloadError("the worker answered for another task")
+    merged = answer.merged
+    kinds: list[tuple[object, type]] = [(answer.refs, Ref)]
+    if isinstance(merged, Merged):
+        kinds += [(merged.updates, Update), (merged.failures, Failure), (merged.evidence, Evidence)]
+    good = isinstance(merged, Merged) and all(
+        isinstance(items, tuple) and all(isinstance(item, kind) for item in items) for items, kind in kinds
+    )
+    if not good or len(merged.updates) != len(merged.evidence):
+        raise PayloadError("the worker's answer is not what a merge returns")
+    return answer
 
 
 def fold_partial(folding: Folding, lane: int, before: Merged | None, partial: Partial) -> Merged:
@@ -181,10 +196,9 @@ def _fold(folding: Folding, lane: int, partial: Partial) -> tuple[float, list[Ev
 
 
 def _norm(seen: Evidence) -> float:
-    norm = float(seen.norm)
-    if not 0 <= norm <= MAX_NORM:
-        raise PayloadError(f"claims an update of the norm {norm}")
-    return norm
+    if not isinstance(seen.norm, float) or not 0 <= seen.norm <= MAX_NORM:
+        raise PayloadError(f"claims an update of the norm {seen.norm!r}")
+    return seen.norm
 
 
 def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float) -> Params:
@@ -192,7 +206,7 @@ def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float
         raise PayloadError(f"points at {ref.path!r}, which is not its place")
     arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
     sums = Raw().decode(arrays, note, trained(folding.desk.like))
-    require_sane(sums, limit)
+    sane(math.sqrt(squared_norm(sums)), limit)
     return sums
 
 

@@ -69,6 +69,10 @@ class Site(Settings):
     state: Annotated[str, AfterValidator(_absolute)] | None = None
     merge: Literal["driver", "site"] = "driver"
 
+    def is_here(self) -> bool:
+        """Whether its workers, or ranks, are processes of this machine."""
+        return self.executor.kind == "local" or (self.executor.kind == "mpi" and self.executor.slurm is None)
+
     def merges(self) -> bool:
         """Whether one sum a round comes from here in place of its clients' updates."""
         return self.merge == "site" or self.executor.kind == "mpi"
@@ -155,7 +159,7 @@ def state_folder(site: Site, run: Path) -> str | None:
 
 def local_folders(federation: Federation, default: Path) -> dict[str, Path]:
     """Data folder of each site that is this machine; `default` for those that name none."""
-    local = (site for site in federation.sites if site.executor.kind == "local")
+    local = (site for site in federation.sites if site.is_here())
     return {site.name: Path(site.data) if site.data else default for site in local}
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from parslfl.errors import ConfigError
-from parslfl.experiment import Experiment, check
+from parslfl.experiment import Experiment
+from parslfl.fitting import check
 from parslfl.sites import Federation
 
 

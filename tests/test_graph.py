@@ -10,9 +10,27 @@ import pytest
 
 from parslfl.closing import Closing
 from parslfl.codecs.raw import Raw
+from parslfl.data.partition import Iid
+from parslfl.data.synthetic import Synthetic
 from parslfl.graph import _groups
-from parslfl.learning import LocalWork
-from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
+from parslfl.learning import Evidence, LocalWork
+from parslfl.merging import Merged
+from parslfl.messages import (
+    Assignment,
+    Client,
+    Failure,
+    Outcome,
+    RanksTask,
+    Ref,
+    RoundPlan,
+    Source,
+    TrainTask,
+    Update,
+)
+from parslfl.models.softmax import Softmax
+from parslfl.partials import Partial
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.transport.inline import Inline
 
 CLIENTS = [Client(i, "here") for i in range(4)]
 
@@ -154,3 +172,64 @@ def test_the_last_groups_are_folded_one_by_one_in_the_same_lanes() -> None:
     groups = _groups(futures)
     assert [(lane, len(group)) for lane, group in groups] == [(0, 4), *[(1, 1)] * 4, *[(0, 1)] * 3]
     assert [one for _, group in groups for one in group] == futures
+
+
+def job(closing: Closing, *clients: Client) -> tuple[Future[Partial], list[Partial]]:
+    """The answer of one job for `clients`, and what of it was surplus."""
+    model, place = Softmax(), Inline()
+    source = Source(Synthetic(), Iid(), "", 4, 0)
+    trains = tuple(
+        TrainTask(0, client, model, source, LocalWork(), Ref(1, ""), Raw(), place, 0) for client in clients
+    )
+    task = RanksTask(0, "here", trains, FedAvg(), Ref(1, ""), place, "mpiexec")
+    answer: Future[Partial] = Future()
+    surplus: list[Partial] = []
+    closing.watch_job(task, answer, surplus.append)
+    return answer, surplus
+
+
+def summed(*clients: Client) -> Partial:
+    evidence = tuple(Evidence(1, 1, LocalWork(), 1.0) for _ in clients)
+    merged = Merged(1.0, tuple(map(update, clients)), (), evidence)
+    return Partial("here", 0, (Ref(1, ""),), merged)
+
+
+def test_a_job_s_clients_settle_together_and_count_as_a_whole() -> None:
+    """Three updates where two close the round: all three are in its sum, so all three count."""
+    closing, _, _ = started(close_at=2)
+    answer, surplus = job(closing, *CLIENTS[:3])
+    answer.set_result(summed(*CLIENTS[:3]))
+    assert [closing.settled[c].result(0) for c in CLIENTS[:3]] == [update(c) for c in CLIENTS[:3]]
+    assert surplus == []
+    late = closing.settled[CLIENTS[3]].result(0)
+    assert isinstance(late, Failure)
+    assert late.reason == "not among the fastest 2"
+
+
+def test_a_job_that_is_late_gives_nothing() -> None:
+    closing, futures, listener = started(close_at=1)
+    answer, surplus = job(closing, *CLIENTS[:3])
+    futures[CLIENTS[3]].set_result(update(CLIENTS[3]))
+    answer.set_result(summed(*CLIENTS[:3]))
+    assert {type(closing.settled[c].result(0)) for c in CLIENTS[:3]} == {Failure}
+    assert surplus == [answer.result()]
+    assert len(listener.heard) == 4
+
+
+@pytest.mark.parametrize("answered", [None, summed(*CLIENTS[:2]), summed(*CLIENTS[:2], CLIENTS[3])])
+def test_a_job_that_answers_for_others_is_refused(answered: Partial) -> None:
+    closing, _, _ = started()
+    answer, surplus = job(closing, *CLIENTS[:3])
+    answer.set_result(answered)
+    outcomes = [closing.settled[c].result(0) for c in CLIENTS[:3]]
+    assert [o.kind for o in outcomes if isinstance(o, Failure)] == ["refused"] * 3
+    assert surplus == [answered]
+
+
+def test_a_job_that_is_lost_costs_its_clients() -> None:
+    closing, _, _ = started()
+    answer, surplus = job(closing, *CLIENTS[:2])
+    answer.set_exception(RuntimeError("the node is gone"))
+    outcomes = [closing.settled[c].result(0) for c in CLIENTS[:2]]
+    assert [o.reason for o in outcomes if isinstance(o, Failure)] == ["RuntimeError: the node is gone"] * 2
+    assert surplus == []

@@ -27,7 +27,7 @@ from parslfl.messages import (
     update_name,
 )
 from parslfl.params import Params
-from parslfl.partials import Partial, agreed, fold_partial, merge_site, nothing
+from parslfl.partials import Partial, agreed, fold_partial, merge_site, nothing, reported
 from parslfl.protocols import Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.transport.file import File
@@ -175,7 +175,12 @@ def test_the_driver_keeps_its_own_record_of_what_clients_reported(far: File) -> 
     assert (note.weight, note.updates[0].samples) == (5, 5)
 
 
-@pytest.mark.parametrize("wrong", ["text", "other round", "other site", "missing", "strange", "twice"])
+@pytest.mark.parametrize(
+    "wrong",
+    ["text", "other round", "other site", "missing", "strange", "twice", "no evidence", "of what"],
+)
+    "wrong", ["text", "other round", "other site", "missing", "strange", "twice", "no evidence", "of what"]
+)
 def test_an_answer_to_another_question_is_refused(far: File, wrong: str) -> None:
     outcomes = [update(far, CLIENTS[0], 1, 1, 1), update(far, CLIENTS[1], 1, 1, 1)]
     partial = merge_site(task(far), *outcomes)
@@ -184,6 +189,8 @@ def test_an_answer_to_another_question_is_refused(far: File, wrong: str) -> None
     strange = replace(first, client=Client(8, "far"))
     answers: dict[str, object] = {
         "text": "yes",
+        "no evidence": replace(partial, merged=replace(partial.merged, evidence=())),
+        "of what": replace(partial, merged=replace(partial.merged, updates=(1, 2))),  # type: ignore[arg-type]
         "other round": replace(partial, round=3),
         "other site": replace(partial, site="here"),
         "missing": replace(partial, merged=Merged(1.0, (first,), (), seen)),
@@ -192,6 +199,8 @@ def test_an_answer_to_another_question_is_refused(far: File, wrong: str) -> None
     }
     with pytest.raises(PayloadError):
         agreed(answers[wrong], "far", 4, outcomes)
+    with pytest.raises(PayloadError):
+        reported(answers[wrong], "far", 4, CLIENTS[:2])
 
 
 def test_a_sum_that_is_not_there_costs_every_update_of_the_site(far: File) -> None:
@@ -223,7 +232,7 @@ def test_a_strategy_of_two_scales_gets_two_sums(far: File) -> None:
     assert "brings 1 arrays of sums, not 2" in fold_partial(job, 0, None, one_of_two).failures[0].reason
 
 
-@pytest.mark.parametrize("norm", [float("nan"), -1.0, 1e16])
+@pytest.mark.parametrize("norm", [float("nan"), -1.0, 1e16, "1"])
 def test_a_site_that_claims_impossible_norms_is_refused(far: File, norm: float) -> None:
     outcomes = [update(far, CLIENTS[0], 1, 1, 1)]
     partial = agreed(merge_site(task(far), *outcomes), "far", 4, outcomes)

@@ -134,7 +134,7 @@ def _exchange(site: Site, folder: Path) -> Iterator[Check]:
     """Whether driver and workers have the folder, or the server, that models go through."""
     if site.transport.kind == "grpc":
         yield _server(site, folder)
-    if site.transport.kind != "file" or site.executor.kind == "local":
+    if site.transport.kind != "file" or site.is_here():
         return
     shared = Path(site.transport.path or folder)
     mounts = getattr(site.executor, "volumes", None)

@@ -48,9 +48,9 @@ def sites_table(federation: Federation) -> Table:
     for heading in ("site", "kind", "clients", "workers", "data", "transport"):
         table.add_column(heading, justify="right" if heading in {"clients", "workers"} else "left")
     for site in federation.sites:
-        workers = (
-            f"{site.executor.workers_per_node()} x {plural(site.executor.threads_per_worker(), 'thread')}"
-        )
+        job = site.executor if site.executor.kind == "mpi" else None
+        count = plural(job.ranks(), "rank") if job else str(site.executor.workers_per_node())
+        workers = f"{count} x {plural(site.executor.threads_per_worker(), 'thread')}"
         path = getattr(site.transport, "path", None)
         transport = f"{site.transport.kind} in {path}" if path else site.transport.kind
         cells = (site.name, site.executor.kind, str(site.clients), workers, site.data or "-", transport)
@@ -62,8 +62,8 @@ def _lines(request: Request, run_dir: Path | None) -> Iterator[tuple[str, str]]:
     experiment, federation = request.experiment, request.federation
     yield "experiment", ", ".join(f"{k} {v}" for k, v in _learning(experiment).items())
     yield from _data(request)
-    yield from _sizes(experiment)
     plan = experiment.plan(0, federation.clients())
+    yield from _sizes(experiment, federation, plan)
     yield "round 1", f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
     yield "closes", _closes(plan)
     where = shown(run_dir) if run_dir else "a new directory in runs/"
@@ -100,13 +100,13 @@ def _data(request: Request) -> Iterator[tuple[str, str]]:
         parts = experiment.partition.split(labels, count, derive(experiment.seed, "partition"))
         least, most = min(map(len, parts)), max(map(len, parts))
         yield "data", f"{site}: {name} is there (folder {folder}), {least} to {most} examples a client"
-    away = [site.name for site in request.federation.sites if str(site.executor.kind) != "local"]
+    away = [site.name for site in request.federation.sites if not site.is_here()]
     if away:
         yield "data", f"{', '.join(away)}: looked for by the workers there, not from here"
 
 
-def _sizes(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    """The model's size and a round's bytes, found by making the model once."""
+def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> Iterator[tuple[str, str]]:
+    """The model's size and the bytes of the round `plan`, found by making the model once."""
     try:
         dataset = experiment.dataset
         model = experiment.model.init(dataset.shape, dataset.classes, derive(experiment.seed, "init"))
@@ -114,7 +114,12 @@ def _sizes(experiment: Experiment) -> Iterator[tuple[str, str]]:
         yield "model", f"size unknown here: {error}"
         return
     update = wire.pack(*experiment.codec.encode(params.trained(model))).size
-    down, up = (experiment.per_round * size for size in (wire.pack(model).size, update))
+    whole, sums = wire.pack(model).size, wire.pack(params.trained(model)).size
+    down = up = 0
+    for site in federation.sites:
+        chosen = sum(a.client.site == site.name for a in plan.cohort)
+        down += whole * (min(1, chosen) if site.executor.kind == "mpi" else chosen)
+        up += sums * min(1, chosen) if site.merges() else update * chosen
     yield "model", f"{params.size(model):,} parameters, {megabytes(params.nbytes(model))}"
     yield "a round", f"{megabytes(down)} down to clients, {megabytes(up)} up from them"
 

@@ -30,6 +30,17 @@ def test_the_bytes_are_those_of_the_whole_cohort() -> None:
     assert "with fewer than 7 updates the run stops" in text
 
 
+def test_a_site_that_merges_sends_one_sum_and_ranks_read_one_model() -> None:
+    """A model of 2,752 bytes on the wire: 20 down and 1 up; 1 down and 1 up."""
+    experiment = Experiment(dataset=Digits(), model=Softmax(), partition=Iid(), per_round=20)
+    merging = load_federation("local", {"sites[0].merge": "site"})
+    assert "a round    0.055 MB down to clients, 0.0028 MB up from them" in shown(merging, experiment)
+    text = shown(load_federation("mpi"), experiment)
+    assert "a round    0.0028 MB down to clients, 0.0028 MB up from them" in text
+    assert "4 ranks x 1 thread" in text
+    assert "23 to 24 examples a client" in text
+
+
 def test_data_that_is_missing_is_said_not_fetched(tmp_path: Path) -> None:
     experiment = Experiment(model=Softmax(), data_dir=str(tmp_path))
     assert f"no cifar10 in {tmp_path}: the run would download it there" in shown(

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from parslfl.sites import load_federation
 from parslfl_executors.mpi import Mpi
+from parslfl_executors.mpi_checks import checks
 
 
 def mpi(**changes: object) -> Mpi:
@@ -56,8 +57,8 @@ def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, object], s
         mpi(**changes)
 
 
-def test_doctor_is_told_of_a_launcher_that_is_missing(tmp_path: Path) -> None:
-    *_, found = mpi(launcher="mpirun.nowhere -n {ranks}").checks("mpi", tmp_path)
+def test_doctor_is_told_of_a_launcher_that_is_missing() -> None:
+    (found,) = checks(mpi(launcher="mpirun.nowhere -n {ranks}"))
     assert (found.verdict, found.detail) == ("failed", "mpirun.nowhere is not on PATH")
-    *_, found = mpi(launcher="sh -c").checks("mpi", tmp_path)
+    (found,) = checks(mpi(launcher="sh -c"))
     assert (found.name, found.verdict) == ("launcher", "ok")

@@ -6,7 +6,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,6 @@ WORKERS = Path(__file__).parents[1] / "workers"
 #: The client that is at work in a round when its site is struck: 0 and 1 on Slurm, 2 and 3 in pods.
 HELD = {1: 0, 2: 2, 3: 1, 4: 3}
 SMALL = {"dataset": "digits", "model": "softmax", "partition": "iid", "per_round": 4, "epochs": 1}
-
-
-@pytest.fixture
-def bed(tmp_path: Path) -> Iterator[Bed]:
-    try:
-        with hybrid_bed.beds(tmp_path / "kube") as both:
-            yield both
-    except slurm_bed.NoSlurmError as error:
-        error.end_test()
 
 
 def hybrid(bed: Bed) -> Federation:

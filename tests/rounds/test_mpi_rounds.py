@@ -124,6 +124,19 @@ def test_the_model_is_that_of_workers_up_to_rounding(
         assert all(np.allclose(models[0][k], other[k], rtol=1e-4, atol=1e-6) for k in models[0])
 
 
+def test_ranks_reach_the_driver_over_grpc_too(experiment: Make, tmp_path: Path) -> None:
+    """Small sums ride in the result, large ones are sent: here as large as a network's."""
+    pytest.importorskip("grpc")
+    asked = experiment(rounds=1, dataset="synthetic:samples=40,side=128", model="softmax")
+    models = []
+    for kind in ("file", "grpc"):
+        (report,) = rounds(Federation(sites=(site(transport=kind),)), asked, tmp_path / kind)
+        (partial,) = report.partials
+        assert report.bytes_up >= partial.bytes_up > 600_000
+        models.append(report.model)
+    assert models[0] == models[1]
+
+
 def test_a_deadline_takes_what_ranks_have_done_by_then(tmp_path: Path) -> None:
     """Clients stop at nine tenths of it, so that their sum still comes in time."""
     alone = Federation(sites=(site(),))

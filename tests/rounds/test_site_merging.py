@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faltering import Faltering
 from looking import guarded_by, task_seeds
 from mischief import Mischief
 from pydantic import ValidationError
@@ -116,6 +117,21 @@ def test_failures_of_every_kind_at_a_merging_site(two: Callable[..., Federation]
     assert [(f.client.index, f.kind) for f in second.failures] == [(2, "refused")]
     assert "NaN or Inf" in second.failures[0].reason
     assert second.partials[0].updates == 3
+
+
+def test_a_merge_whose_worker_dies_is_tried_again_and_lost_for_good_costs_the_site(
+    whole: tuple[Path, list[RoundReport]], two: Callable[..., Federation], tmp_path: Path
+) -> None:
+    once = Faltering(mark=str(tmp_path / "mark"))
+    (report,) = rounds(two(), plain(rounds=1, strategy=once), tmp_path / "once")
+    assert (tmp_path / "mark").exists()
+    assert report.model == whole[1][0].model
+    always = Faltering(mark=str(tmp_path / "mark"), always=True)
+    (report,) = rounds(two(), plain(rounds=1, strategy=always), tmp_path / "always")
+    assert [u.client.site for u in report.updates] == ["east"] * 4
+    assert [(f.client.site, f.kind) for f in report.failures] == [("west", "lost")] * 4
+    assert report.failures[0].reason.startswith("its site's merge was lost: WorkerLost")
+    assert not list((tmp_path / "always").glob("updates/*"))
 
 
 def test_the_fastest_alone_are_in_the_sum(two: Callable[..., Federation], tmp_path: Path) -> None:
