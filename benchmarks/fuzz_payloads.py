@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from parslfl import merging, specs
+from parslfl import specs
 from parslfl.codecs import wire
 from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
@@ -38,6 +38,7 @@ from parslfl.codecs.zstd import Zstd
 from parslfl.errors import PayloadError
 from parslfl.messages import Client, Ref, Update
 from parslfl.params import Params, checksum, trained, zeros_like
+from parslfl.receiving import open_update
 from parslfl.transport.inline import Inline
 
 #: Bytes that reading a payload may take beyond what the process had; a header may have 16 MiB.
@@ -155,7 +156,7 @@ def receive(source: Honest, data: bytes) -> str:
     update = Update(CLIENT, 0, Ref(len(data), digest, data=data), 1, 1, 1, 0.0, 0.0, 0)
     like = model()
     try:
-        found, _ = merging.open_update(update, Inline(), source.codec, like)
+        found, _ = open_update(update, Inline(), source.codec, like)
     except PayloadError as error:
         if str(error).startswith("cannot be decoded"):
             raise AssertionError(str(error)) from error

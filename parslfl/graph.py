@@ -28,7 +28,7 @@ from parslfl import merging, mpi_job, partials, tasks
 from parslfl.closing import Closing, Settled, lost
 from parslfl.errors import ParslflError, RunError
 from parslfl.gathering import Gathering
-from parslfl.merging import Folding, discard
+from parslfl.merging import Folding
 from parslfl.messages import (
     Client,
     MergeTask,
@@ -38,6 +38,7 @@ from parslfl.messages import (
     Update,
 )
 from parslfl.partials import Partial, discard_partial
+from parslfl.receiving import discard
 
 #: Label of the thread executor for the driver's own work.
 DRIVER = "driver"

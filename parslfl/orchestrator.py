@@ -32,10 +32,11 @@ from parslfl.journal import Checkpoint, RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.merging import Finished, Folding, discard
+from parslfl.merging import Finished, Folding
 from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook
 from parslfl.protocols import ClientSide, shares
+from parslfl.receiving import discard
 from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
 from parslfl.runs import open_run
 from parslfl.seeding import derive
