@@ -179,8 +179,6 @@ def test_the_driver_keeps_its_own_record_of_what_clients_reported(far: File) -> 
     "wrong",
     ["text", "other round", "other site", "missing", "strange", "twice", "no evidence", "of what"],
 )
-    "wrong", ["text", "other round", "other site", "missing", "strange", "twice", "no evidence", "of what"]
-)
 def test_an_answer_to_another_question_is_refused(far: File, wrong: str) -> None:
     outcomes = [update(far, CLIENTS[0], 1, 1, 1), update(far, CLIENTS[1], 1, 1, 1)]
     partial = merge_site(task(far), *outcomes)
