@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -133,6 +134,8 @@ def _uninterrupted(action: Callable[[], T]) -> tuple[T, bool]:
     done, interrupted = Future[T](), False
 
     def act() -> None:
+        # a terminal sends Ctrl-C to all: what starts here has no group of its own yet
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             done.set_result(action())
         except BaseException as error:  # noqa: BLE001 - raised again below

@@ -17,15 +17,24 @@ from parslfl.sites import Site
 from parslfl_executors.local import Local
 
 
+def _blocked(pid: int) -> bool:
+    """Whether process `pid` does not hear Ctrl-C, which a terminal sends to its whole group."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")), 16)
+    return bool(mask & 1 << signal.SIGINT - 1)
+
+
 def test_ctrl_c_while_the_kernel_starts_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is heard once the kernel is whole, which is then stopped as always."""
     made: list[DataFlowKernel] = []
+    held: list[bool] = []
 
     def interrupted(config: Any) -> DataFlowKernel:
         os.kill(os.getpid(), signal.SIGINT)
         made.append(DataFlowKernel(config))
+        held.append(_blocked(made[0].executors["here"].interchange_proc.pid))
         return made[0]
 
     monkeypatch.setattr(launch, "DataFlowKernel", interrupted)
@@ -34,4 +43,5 @@ def test_ctrl_c_while_the_kernel_starts_leaves_nothing(
     with pytest.raises(KeyboardInterrupt), launch.kernel([site], "driver", tmp_path / "parsl"):
         pytest.fail("it was interrupted before")
     assert made[0].cleanup_called
+    assert held == [True]
     assert wait_until(lambda: set(psutil.Process().children(recursive=True)) <= before, 10)
