@@ -110,7 +110,7 @@ def test_resumed_is_bit_for_bit_the_same(tmp_path: Path, experiment: Make) -> No
 def test_the_model_is_that_of_workers_up_to_rounding(
     federation: Federation, experiment: Make, tmp_path: Path
 ) -> None:
-    """Merged by the driver, at the site and by ranks; clients keep state there, and each update is in two sums."""
+    """By the driver, at the site, by ranks: with state at the site, and two sums of each update."""
     (here,) = federation.sites
     worker = here.model_copy(update={"name": "mpi", "clients": 4})
     given = {"driver": worker, "site": worker.model_copy(update={"merge": "site"}), "ranks": site()}
