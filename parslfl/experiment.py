@@ -83,6 +83,9 @@ class Experiment(Settings):
     error_feedback: what the codec leaves out of an update is kept at the site and added to the
     client's next one (None: where its error does not average out, as with topk).
 
+    federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
+    a smaller model, others each round (Caldas et al. 2018).
+
     per_round: clients chosen in a round. deadline: seconds after which a round closes.
     fastest: it closes with that many updates (None: it waits for all). quorum: with fewer
     updates the run stops (None: half of per_round, rounded up). eval_every: rounds between two
@@ -99,6 +102,7 @@ class Experiment(Settings):
     strategy: Strategy = FedAvg()
     codec: Codec = Raw()
     error_feedback: StrictBool | None = None
+    federated_dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     rounds: _Many = 10
     per_round: Count = 20
     epochs: _Many = 5
@@ -140,6 +144,7 @@ class Experiment(Settings):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             device=self.device,
+            keep=1 - self.federated_dropout,
         )
 
     def plan(

@@ -13,7 +13,7 @@ from parslfl import specs
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment
 from parslfl.models.torch_model import TorchModel
-from parslfl.protocols import ClientSide, NeedsAll
+from parslfl.protocols import ClientSide, NeedsAll, Scaled
 from parslfl.sites import Federation
 
 
@@ -29,6 +29,7 @@ def check(federation: Federation, experiment: Experiment) -> None:
         **_steering(experiment),
         **_merging(federation, experiment),
         **_together(federation, experiment),
+        **_dropout(federation, experiment),
     }
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
@@ -123,3 +124,20 @@ def _together(federation: Federation, experiment: Experiment) -> dict[str, str]:
             f"{cure}"
         )
     return found
+
+
+def _dropout(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """Parts of a model are averaged number by number, by the driver."""
+    if not experiment.federated_dropout:
+        return {}
+    strategy, resolved = experiment.strategy, experiment.resolved()
+    merging = [site.name for site in federation.sites if site.merges()]
+    if not getattr(experiment.model, "shrinks", False):
+        why = f"{resolved['model']} has no hidden units that a client could leave out: choose another model"
+    elif isinstance(strategy, NeedsAll | ClientSide | Scaled):
+        why = f"{resolved['strategy']} needs updates of the whole model: choose a strategy that averages"
+    elif merging:
+        why = f"{merging[0]} would send one sum for all its clients: let the driver merge"
+    else:
+        return {}
+    return {"federated_dropout": f"{why}, or leave federated_dropout out"}

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parslfl.params import Params
+from parslfl.submodel import Kept
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class LocalWork:
     `device` is `auto`, `cpu`, `cuda`, `cuda:1`, `mps`; `threads` bounds the CPU threads used.
     `start_loss`: score the global model on the client's samples first (one pass more). `variance`:
     measure that of the gradients (see `Trained`). `held_out`: share of the samples kept from training.
+    `keep`: share of each hidden layer's units that is trained, in a smaller model (federated dropout).
     """
 
     epochs: int = 5
@@ -57,6 +59,7 @@ class LocalWork:
     start_loss: bool = False
     variance: bool = False
     held_out: float = 0.0
+    keep: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Trained:
     `samples`: examples seen at least once; `steps` of `planned_steps` done, fewer when `stop`
     said so. `loss`: mean training loss of the last epoch, `first_loss` of the first. `variance`, where
     asked for: mean squared distance of the batches' gradients from their mean, over all steps.
+    `kept`: which part of the model `params` are, where that is not all of it.
     """
 
     params: Params
@@ -87,6 +91,7 @@ class Trained:
     first_loss: float
     loss: float
     variance: float | None = None
+    kept: Kept = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

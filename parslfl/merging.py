@@ -22,7 +22,8 @@ from parslfl.desk import Desk
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
-from parslfl.params import Params, average, require_like, squared_norm, trained
+from parslfl.params import Params, require_like, squared_norm, trained
+from parslfl.parts import kept_of
 from parslfl.protocols import Codec, NeedsAll, Strategy, Transport
 from parslfl.receiving import came, discard, open_update, read_update
 from parslfl.stack import Stack
@@ -71,6 +72,11 @@ class Folding:
     clients: int
     spill: Path | None = None
 
+    @property
+    def in_parts(self) -> bool:
+        """Whether any client was asked for a part of the model only."""
+        return any(work.keep < 1 for work in self.works.values())
+
 
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
@@ -115,8 +121,13 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
         return evidence, weight
     delta, norm = open_update(update, transport, folding.codecs[client], desk.like)
     evidence, weight = worth(update, folding.works[client], norm, strategy)
+    kept = kept_of(delta)
+    if kept and folding.works[client].keep == 1:
+        raise PayloadError("is of a part of the model, though the whole was asked for")
     for number, scale in enumerate(scales_of(evidence, strategy)):
         delta.add(desk.sums(lane, number), weight * scale)
+    if folding.in_parts:
+        desk.count(lane, kept, weight)
     return evidence, weight
 
 
@@ -145,8 +156,7 @@ def finish(
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
         width = len(scales_of(accepted[0][1], folding.strategy))
-        sums = ([folding.desk.sums(lane, n) for lane in range(len(lanes))] for n in range(width))
-        mean, *extra = (average(totals, weight) for totals in sums)
+        mean, *extra = (folding.desk.mean(len(lanes), n, weight) for n in range(width))
         cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
     new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     who = f"{type(folding.strategy).__name__}.step"

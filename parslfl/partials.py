@@ -9,6 +9,7 @@ Does not know: Parsl, or when a site is asked.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +21,9 @@ from parslfl.errors import PayloadError
 from parslfl.learning import Evidence
 from parslfl.merging import Folding, Merged, merge
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
-from parslfl.params import Params, fold, trained
+from parslfl.params import Params, fold, squared_norm, trained
 from parslfl.protocols import Buffer, Strategy, Transport
-from parslfl.receiving import MAX_NORM, require_sane
+from parslfl.receiving import MAX_NORM, sane
 from parslfl.tasks import read_model
 from parslfl.weighing import scales_of, weigh, weight_of
 
@@ -205,7 +206,7 @@ def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float
         raise PayloadError(f"points at {ref.path!r}, which is not its place")
     arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
     sums = Raw().decode(arrays, note, trained(folding.desk.like))
-    require_sane(sums, limit)
+    sane(math.sqrt(squared_norm(sums)), limit)
     return sums
 
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from parslfl.codecs import wire
-from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError
 from parslfl.messages import Update, update_name
 from parslfl.params import Params, squared_norm, trained
+from parslfl.parts import open_any
 from parslfl.protocols import Codec, Delta, Transport
 
 #: Beyond this no honest update lies, and the sum of a million within it is still finite.
@@ -48,8 +48,8 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     """
     arrays, note = _received(update, transport)
     with _decoding():
-        delta = opened(codec, arrays, note, trained(like))
-    return delta, _sane(delta.norm())
+        delta = open_any(codec, arrays, note, trained(like))
+    return delta, sane(delta.norm())
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
@@ -61,7 +61,7 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
     arrays, note = _received(update, transport)
     with _decoding():
         delta = codec.decode(arrays, note, trained(like))
-    return delta, _sane(math.sqrt(squared_norm(delta)))
+    return delta, sane(math.sqrt(squared_norm(delta)))
 
 
 def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
@@ -82,16 +82,12 @@ def _decoding() -> Iterator[None]:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
-def require_sane(delta: Params, limit: float) -> None:
-    """Check that `delta` is finite, and its norm no more than `limit`.
+def sane(norm: float, limit: float = MAX_NORM) -> float:
+    """`norm`, once it is found finite and no more than `limit`.
 
     Raises:
         PayloadError: it is not.
     """
-    _sane(math.sqrt(squared_norm(delta)), limit)
-
-
-def _sane(norm: float, limit: float = MAX_NORM) -> float:
     if not norm <= limit:
         what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
         raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")

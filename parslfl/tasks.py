@@ -43,9 +43,10 @@ from parslfl.messages import (
     Update,
     update_name,
 )
-from parslfl.params import Params, fold, nbytes, require_like, subtract, turn_into_delta
+from parslfl.params import Params, fold, nbytes, require_like, subtract, trained, turn_into_delta
 from parslfl.protocols import Model, Transport
 from parslfl.seeding import derive, generator
+from parslfl.submodel import KEY, Kept, describe, put, take
 
 #: Seconds between two looks at whether the round has been closed.
 _LOOK = 0.5
@@ -116,11 +117,12 @@ def _train(task: TrainTask) -> Outcome:
         return Failure(task.client, task.round, "late", "the round was closed while this client trained")
     if task.work.epochs and not made.steps:
         return Failure(task.client, task.round, "late", "the deadline came before the first step")
-    require_like(made.params, params, f"{type(task.model).__name__}.train")
+    before = take(params, made.kept) if made.kept else params
+    require_like(made.params, before, f"{type(task.model).__name__}.train")
     # training again would overwrite what it returned
-    delta = subtract(made.params, params) if part else turn_into_delta(made.params, params)
+    delta = subtract(made.params, before) if part else turn_into_delta(made.params, before)
     keep = partial(_keep, task, part, made.steps, samples, held_out, stop) if part else None
-    sent = _send(task, delta, keep)
+    sent = _send(task, delta, made.kept, trained(params), keep)
     return Update(
         client=task.client,
         round=task.round,
@@ -169,27 +171,36 @@ class _Sent:
     kept: float
 
 
-def _send(task: TrainTask, delta: Params, keep: Callable[[Params], Personal | None] | None) -> _Sent:
-    """Encode and store `delta`; `keep` is first given what the driver will decode.
+def _send(
+    task: TrainTask,
+    delta: Params,
+    kept: Kept,
+    like: Params,
+    keep: Callable[[Params], Personal | None] | None,
+) -> _Sent:
+    """Encode and store `delta`, of the part `kept` of a model like `like`; `keep` is first given what
+    the driver will decode.
 
     With error feedback, what the codec left out of the client's last accepted update is added
     first, and `delta` becomes what it leaves out now. That is saved before the driver hears of
     the update: Seide et al. 2014, "1-Bit Stochastic Gradient Descent", section 2.
     """
     store, notes = ClientStore(task.store), tuple[str, ...]()
+    left: Params = {}
     if task.error_feedback:
-        left, notes = store.recall(task.client, RESIDUAL, task.accepted, delta)
-        fold(delta, left, 1.0)
+        left, notes = store.recall(task.client, RESIDUAL, task.accepted, like)
+        fold(delta, take(left, kept), 1.0)
     arrays, note = task.codec.encode(delta, derive(task.seed, "codec"))
     began = time.time()
     personal = keep(task.codec.decode(arrays, note, delta)) if keep else None
-    kept = time.time() - began
-    packed = wire.pack(arrays, note)
+    spent = time.time() - began
+    packed = wire.pack(arrays, {**note, KEY: describe(kept)} if kept else note)
     ref: Ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
     if task.error_feedback:
         opened(task.codec, arrays, note, delta).add(delta, -1.0)
-        store.save(task.client, RESIDUAL, task.round, task.accepted, delta)
-    return _Sent(ref, notes, personal, kept)
+        residual = put(left, delta, kept) if kept else delta
+        store.save(task.client, RESIDUAL, task.round, task.accepted, residual)
+    return _Sent(ref, notes, personal, spent)
 
 
 def _keep(

@@ -31,6 +31,8 @@ from parslfl.params import BLOCK, Array, Params, trained
 from parslfl.seeding import words
 
 _BITS = (8, 4, 2)
+#: The largest block of numbers with one step; `params.BLOCK` is a multiple of it.
+_LARGEST = 1 << 16
 #: Magnitudes below this are sent as zero: the reciprocal of their step would be infinite.
 _LEAST = np.float32(2.0**-110)
 #: The step is this much larger than the largest magnitude asks for: rounding must not pass the last code.
@@ -57,8 +59,8 @@ class Quantize:
     def __post_init__(self) -> None:
         if self.bits not in _BITS:
             raise ValueError(f"bits must be 8, 4 or 2, got {self.bits}")
-        if self.block and (self.block & (self.block - 1) or not 16 <= self.block <= BLOCK):
-            raise ValueError(f"block must be 0 or a power of two from 16 to {BLOCK}, got {self.block}")
+        if self.block and (self.block & (self.block - 1) or not 16 <= self.block <= _LARGEST):
+            raise ValueError(f"block must be 0 or a power of two from 16 to {_LARGEST}, got {self.block}")
 
     @property
     def biased(self) -> bool:

@@ -90,6 +90,12 @@ FLAGS = (
         "true|false",
         "add to a client's next update what the codec left out; without it: with topk and randomk",
     ),
+    _of(
+        "federated-dropout",
+        LEARN,
+        "SHARE",
+        "share of hidden units that a client leaves out: it trains and sends a smaller model (0 to 1)",
+    ),
     _of("rounds", LEARN, "N", "rounds in all"),
     _of("epochs", LEARN, "N", "passes of a client over its own examples in a round"),
     _of("batch-size", LEARN, "N", "examples in one step"),

@@ -10,8 +10,7 @@ Does not know: which architecture it trains, federated learning beyond FedProx's
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
@@ -21,17 +20,19 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from parslfl.errors import ConfigError, DataError, Problem
+from parslfl.errors import DataError
 from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Team, Trained
+from parslfl.models._device import _prepare, _seeded
 from parslfl.models._team import pool
 from parslfl.models.tally import Tally, variance
 from parslfl.params import Params
+from parslfl.submodel import Kept, take
 
 #: Examples scored at once: the outputs of early layers then still fit a core's share of L3.
 _SCORED = 500
 
 
-class Builder(Protocol):
+class Builder(Hashable, Protocol):
     """Makes a module. Hashable, and equal only to builders of equal modules."""
 
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module: ...
@@ -66,8 +67,8 @@ def train(
         ValueError: `params` are not those of this model.
     """
     device = _prepare(work)
-    network = _network(_Place(builder, samples.x.shape[1:], samples.classes, device, "train"))
-    _load(network, params)
+    network, kept = _to_train(builder, samples, work.keep, seed, device)
+    _load(network, take(params, kept))
     network.train()
     tally, spread = Tally(), _Spread() if work.variance else None
     with _seeded(seed, device):
@@ -76,7 +77,20 @@ def train(
             _descend(network, samples, work, seed, stop, steering, tally, spread, team)
     network.zero_grad(set_to_none=True)
     measured = spread.variance(tally.steps) if spread else None
-    return tally.trained(_arrays(network), len(samples), work, measured)
+    return replace(tally.trained(_arrays(network), len(samples), work, measured), kept=kept)
+
+
+def _to_train(
+    builder: Builder, samples: Samples, keep: float, seed: int, device: torch.device
+) -> tuple[nn.Module, Kept]:
+    """The module to train, and which part of the model it is: a smaller one for federated dropout."""
+    shape = samples.x.shape[1:]
+    if keep < 1:
+        from parslfl.models._shrink import shrink
+
+        network, kept = shrink(builder, shape, samples.classes, keep, seed)
+        return network.to(device), kept
+    return _network(_Place(builder, shape, samples.classes, device, "train")), {}
 
 
 def evaluate(builder: Builder, params: Params, samples: Samples, work: LocalWork) -> Scores:
@@ -267,29 +281,3 @@ def _load(network: nn.Module, params: Params) -> None:
 def _arrays(network: nn.Module) -> Params:
     """The module's state as contiguous arrays: its own memory on a CPU, copies otherwise."""
     return {name: tensor.cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
-
-
-def _prepare(work: LocalWork) -> torch.device:
-    if torch.get_num_threads() != work.threads:
-        torch.set_num_threads(work.threads)
-    return _device(work.device)
-
-
-def _device(name: str) -> torch.device:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, usable in there.items() if usable))
-    if not there.get(name.partition(":")[0], False):
-        usable = ", ".join(kind for kind in there if there[kind])
-        problem = f"{name!r} is not available on this worker (there is: {usable}); 'auto' takes the best"
-        raise ConfigError([Problem("", "device", problem)])
-    return torch.device(name)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """torch's global random state seeded for layers that draw from it, and put back after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -6,7 +6,7 @@ Does not know: torch; `_torch` does, and is loaded when a model is first used.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from parslfl.learning import Guide, LocalWork, Samples, Scores, Stop, Trained
 from parslfl.params import Params
@@ -21,6 +21,9 @@ class TorchModel(ABC):
     Subclasses are frozen dataclasses: they must be hashable, because a worker keeps the module
     of each one that it has met.
     """
+
+    #: Clients may train a part of it, in a smaller module: see `LocalWork.keep`.
+    shrinks: ClassVar[bool] = True
 
     @abstractmethod
     def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -16,7 +16,7 @@ from torch import nn
 
 from parslfl.errors import ConfigError
 from parslfl.learning import LocalWork, Samples
-from parslfl.models import _torch
+from parslfl.models import _device, _torch
 from parslfl.models.torch_model import TorchModel
 from parslfl.params import Params
 
@@ -210,7 +210,7 @@ def test_an_absent_device_is_named_with_those_there(device: str) -> None:
 
 def test_auto_is_the_best_device_there() -> None:
     there = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    assert _torch._device("auto").type == there
+    assert _device._device("auto").type == there
 
 
 def test_threads_are_bounded(one_thread: None) -> None:

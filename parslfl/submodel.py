@@ -1,0 +1,134 @@
+"""Sub-models of federated dropout: which part of each array a client trained, and back into the whole.
+
+Caldas et al. 2018, "Expanding the Reach of Federated Learning by Reducing Client Resource
+Requirements", section 3.2: a client trains the global model without some of its units, and the
+server maps the smaller arrays back. What stays of an array is an outer product: for each dimension,
+the kept indices, or None for all of them.
+
+Does not know: networks, how units are chosen, or which arrays depend on each other.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from parslfl.errors import PayloadError
+from parslfl.params import Array, Params
+
+Indices = npt.NDArray[np.int64]
+#: Array name -> for each of its dimensions the kept indices, ascending, or None for all.
+Kept = dict[str, tuple[Indices | None, ...]]
+
+#: Where an update's note says which part of the model it is.
+KEY = "submodel"
+
+
+def take(params: Mapping[str, Array], kept: Kept) -> Params:
+    """What `kept` leaves of `params`, as contiguous copies; arrays that it does not name stay whole."""
+    return {
+        name: np.ascontiguousarray(array[_at(kept, name, params)]) if name in kept else array
+        for name, array in params.items()
+    }
+
+
+def shapes(params: Mapping[str, Array], kept: Kept) -> Params:
+    """Arrays with the names, shapes and dtypes of `take(params, kept)`, without memory of their own."""
+    found: Params = {}
+    for name, array in params.items():
+        dims = kept.get(name, (None,) * array.ndim)
+        shape = [n if at is None else len(at) for n, at in zip(array.shape, dims, strict=True)]
+        found[name] = np.broadcast_to(np.empty((), array.dtype), shape)
+    return found
+
+
+def scatter(total: Params, part: Mapping[str, Array], kept: Kept) -> None:
+    """`total += part`, where `kept` says that `part` is from."""
+    for name, array in part.items():
+        total[name][_at(kept, name, total)] += array
+
+
+def count(counts: Params, kept: Kept, weight: float) -> None:
+    """`counts += weight`, where something is kept: everywhere, if `kept` is empty."""
+    for name, array in counts.items():
+        array[_at(kept, name, counts)] += array.dtype.type(weight)
+
+
+def put(whole: Mapping[str, Array], part: Mapping[str, Array], kept: Kept) -> Params:
+    """`whole` with `part` in its place: copies of those arrays that change."""
+    made = dict(whole)
+    for name, array in part.items():
+        made[name] = whole[name].copy()
+        made[name][_at(kept, name, whole)] = array
+    return made
+
+
+def describe(kept: Kept) -> dict[str, Any]:
+    """`kept` as JSON-able data: bitmaps in base64, each once, and which of them cuts which dimension."""
+    cuts: dict[str, int] = {}
+    arrays = {
+        name: [-1 if at is None else cuts.setdefault(_bitmap(at), len(cuts)) for at in dims]
+        for name, dims in kept.items()
+    }
+    return {"cuts": list(cuts), "arrays": arrays}
+
+
+def read(described: object, like: Mapping[str, Array]) -> Kept:
+    """What `describe` wrote, checked against the arrays of `like`.
+
+    Raises:
+        PayloadError: it cannot be a part of a model like `like`.
+    """
+    try:
+        return _read(described, like)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise PayloadError(f"describes no sub-model: {error}") from None
+
+
+def _read(described: Any, like: Mapping[str, Array]) -> Kept:
+    longest = max((n for array in like.values() for n in array.shape), default=0)
+    cuts = [_indices(text, longest) for text in described["cuts"]]
+    kept: Kept = {}
+    for name, numbers in described["arrays"].items():
+        shape = like[name].shape
+        if len(numbers) != len(shape):
+            raise ValueError(f"{name!r} has {len(shape)} dimensions, not {len(numbers)}")
+        kept[name] = tuple(_fitting(cuts, number, n, name) for number, n in zip(numbers, shape, strict=True))
+    return kept
+
+
+def _fitting(cuts: list[Indices], number: object, n: int, name: str) -> Indices | None:
+    if number == -1:
+        return None
+    if not isinstance(number, int) or not 0 <= number < len(cuts):
+        raise ValueError(f"{name!r} is cut by {number!r} of {len(cuts)}")
+    at = cuts[number]
+    if not 0 < len(at) <= n or at[-1] >= n:
+        raise ValueError(f"{len(at)} indices do not fit a dimension of {n} of {name!r}")
+    return at
+
+
+def _at(kept: Kept, name: str, params: Mapping[str, Array]) -> tuple[Any, ...]:
+    """An index of the array `name` for what is kept of it."""
+    dims = kept.get(name, ())
+    if all(at is None for at in dims):
+        return (...,)
+    shape = params[name].shape
+    return np.ix_(*(np.arange(n) if at is None else at for at, n in zip(dims, shape, strict=True)))
+
+
+def _bitmap(at: Indices) -> str:
+    bits = np.zeros(int(at[-1]) + 1 if len(at) else 0, np.uint8)
+    bits[at] = 1
+    return base64.b64encode(np.packbits(bits, bitorder="little").tobytes()).decode()
+
+
+def _indices(text: str, longest: int) -> Indices:
+    if len(text) > longest // 6 + 8:  # base64 has six bits a character
+        raise ValueError(f"a bitmap of {len(text)} characters for dimensions of at most {longest}")
+    data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    return np.flatnonzero(np.unpackbits(data, bitorder="little")).astype(np.int64)

@@ -1,0 +1,88 @@
+"""Parts of arrays, worked by hand, and descriptions of parts that do not fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parslfl import submodel
+from parslfl.errors import PayloadError
+from parslfl.params import Params
+from parslfl.submodel import Kept
+
+LIKE: Params = {
+    "w": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b": np.array([10.0, 20.0], np.float32),
+    "n": np.array([7]),
+}
+KEPT: Kept = {"w": (np.array([1]), np.array([0, 2])), "b": (np.array([1]),)}
+
+
+def test_take_cuts_what_is_named_and_carries_the_rest() -> None:
+    part = submodel.take(LIKE, KEPT)
+    assert part["w"].tolist() == [[3.0, 5.0]]
+    assert part["b"].tolist() == [20.0]
+    assert part["n"] is LIKE["n"]
+
+
+def test_shapes_are_those_of_the_part_without_its_memory() -> None:
+    part, shapes = submodel.take(LIKE, KEPT), submodel.shapes(LIKE, KEPT)
+    assert [(a.shape, a.dtype) for a in shapes.values()] == [(a.shape, a.dtype) for a in part.values()]
+    huge = submodel.shapes({"w": np.broadcast_to(np.float32(0), (1 << 20, 1 << 20))}, {})
+    assert huge["w"].strides == (0, 0)
+
+
+def test_scatter_adds_and_counts_where_the_part_is_from() -> None:
+    total = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+    counts = {name: array.copy() for name, array in total.items()}
+    submodel.scatter(total, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)
+    submodel.count(counts, KEPT, 2.0)
+    submodel.scatter(total, {"w": np.full((2, 3), 3.0), "b": np.full(2, 3.0)}, {})
+    submodel.count(counts, {}, 3.0)
+    assert total["w"].tolist() == [[3.0, 3.0, 3.0], [5.0, 3.0, 7.0]]
+    assert counts["w"].tolist() == [[3.0, 3.0, 3.0], [5.0, 3.0, 5.0]]
+    assert total["b"].tolist() == [3.0, 11.0]
+    assert counts["b"].tolist() == [3.0, 5.0]
+
+
+def test_put_changes_a_copy() -> None:
+    whole = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
+    made = submodel.put(whole, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)
+    assert made["w"].tolist() == [[0.0, 0.0, 0.0], [2.0, 0.0, 4.0]]
+    assert made["b"].tolist() == [0.0, 8.0]
+    assert not whole["w"].any()
+
+
+def test_a_description_is_read_back() -> None:
+    again = submodel.read(submodel.describe(KEPT), LIKE)
+    assert {name: [None if at is None else at.tolist() for at in dims] for name, dims in again.items()} == {
+        "w": [[1], [0, 2]],
+        "b": [[1]],
+    }
+    assert submodel.describe(KEPT)["cuts"] == ["Ag==", "BQ=="]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        None,
+        [],
+        {"cuts": []},
+        {"cuts": ["Ag=="], "arrays": {"v": [0]}},
+        {"cuts": ["Ag=="], "arrays": {"b": [0, 0]}},
+        {"cuts": ["Ag=="], "arrays": {"b": [1]}},
+        {"cuts": ["Ag=="], "arrays": {"b": [-2]}},
+        {"cuts": ["Ag=="], "arrays": {"b": ["0"]}},
+        {"cuts": ["Ag=="], "arrays": {"b": [True]}},
+        {"cuts": ["BA=="], "arrays": {"b": [0]}},
+        {"cuts": ["AA=="], "arrays": {"b": [0]}},
+        {"cuts": ["!!"], "arrays": {"b": [0]}},
+        {"cuts": [3], "arrays": {"b": [0]}},
+        {"cuts": ["/" * (1 << 20)], "arrays": {"b": [0]}},
+    ],
+)
+def test_what_does_not_fit_is_refused(described: Any) -> None:
+    with pytest.raises(PayloadError, match="no sub-model"):
+        submodel.read(described, LIKE)
