@@ -58,7 +58,8 @@ def _site(site: Site, path: Path) -> bool:
         print(f"{name}: not cleaned up: {error}", file=sys.stderr)
         return False
     ended = [one for one in before if one not in after]
-    print(f"{name}: ended {', '.join(ended)}" if ended else f"{name}: nothing was left")
+    if ended or not after:
+        print(f"{name}: ended {', '.join(ended)}" if ended else f"{name}: nothing was left")
     if after:
         print(f"{name}: still there: {', '.join(after)}; try again", file=sys.stderr)
     return not after

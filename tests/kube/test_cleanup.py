@@ -60,6 +60,12 @@ def test_a_killed_drivers_pods_and_secrets_are_ended(
         driver.kill()
         driver.communicate(timeout=20)
     assert (len(kube.secrets), len(list(bed.shared.glob("parslfl-*")) if bed.shared else [])) == (1, 1)
+    kube.denied = frozenset({("delete", "pods")})
+    assert main(["cleanup", str(run)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"cloud: still there: pod {pod}, secret parslfl-run-" in said.err
+    kube.denied = frozenset()
     assert main(["cleanup", str(run)]) == 0
     assert f"cloud: ended pod {pod}" in capsys.readouterr().out
     assert kube.names() == []
