@@ -212,7 +212,7 @@ class Kubernetes(Settings):
         try:
             return [f"pod {name}" for name in alive(self.cluster().pods(marks(logs, label)))]
         except RefusedError as error:
-            raise Unusable(str(error)) from error
+            raise Unusable(f"{error}; try again" if error.passing else str(error)) from error
 
     def clean(self, label: str, logs: Path) -> list[str]:
         """Delete what the run with the folder `logs` left of site `label`; what could not be deleted.

@@ -60,6 +60,9 @@ def test_a_killed_drivers_pods_and_secrets_are_ended(
         driver.kill()
         driver.communicate(timeout=20)
     assert (len(kube.secrets), len(list(bed.shared.glob("parslfl-*")) if bed.shared else [])) == (1, 1)
+    kube.fail(500)
+    assert main(["cleanup", str(run)]) == 1
+    assert "cloud: not cleaned up: HTTP 500: injected; try again" in capsys.readouterr().err
     kube.denied = frozenset({("delete", "pods")})
     assert main(["cleanup", str(run)]) == 1
     said = capsys.readouterr()
