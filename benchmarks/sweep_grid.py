@@ -143,9 +143,9 @@ METHODS = tuple(
 TABLES: dict[str, tuple[Setting, ...]] = {"codecs": CODECS, "dropout": DROPOUT, "methods": METHODS}
 #: Each keeps its table under two hours on two cores: `sweep.py` says how that was reckoned.
 CUTS = {
-    "codecs": Cut(rounds=70, epochs=1),
-    "dropout": Cut(rounds=60, epochs=5),
-    "methods": Cut(rounds=30, epochs=1, examples=0.5),
+    "codecs": Cut(rounds=70, epochs=1, every=2),
+    "dropout": Cut(rounds=60, epochs=5, every=3),
+    "methods": Cut(rounds=30, epochs=1, examples=0.5, every=3),
 }
 
 

@@ -19,7 +19,7 @@ def draw(found: Sequence[Outcome], path: Path, *, against_bytes: bool) -> None:
     from matplotlib.figure import Figure
 
     partitions = list(dict.fromkeys(one.run.setting.partition for one in found))
-    figure = Figure(figsize=(6.5 * len(partitions) + 1, 5), layout="constrained")
+    figure = Figure(figsize=(5 * len(partitions) + 4, 5), layout="constrained")
     panels = figure.subplots(1, len(partitions), squeeze=False, sharey=True)[0]
     for panel, partition in zip(panels, partitions, strict=True):
         chosen = [one for one in found if one.run.setting.partition == partition]
@@ -32,7 +32,8 @@ def draw(found: Sequence[Outcome], path: Path, *, against_bytes: bool) -> None:
         panel.set_xscale("log" if against_bytes else "linear")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("test accuracy, %")
-    panels[-1].legend(fontsize="small")
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside right upper", fontsize="small")
     with mpl.rc_context({"svg.hashsalt": "sweep"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
 

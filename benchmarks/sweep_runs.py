@@ -1,6 +1,7 @@
 """The runs of a sweep: which are finished, going on with the others, and how long that will take.
 
-All state is in the run directories, so a sweep that was killed goes on where it was.
+All state is in the run directories, so a sweep that was killed goes on where it was. A run that stopped
+below its quorum (it diverged) counts as not finished: each sweep tries its last round again.
 
 Does not know: what is swept, or what its tables look like.
 """

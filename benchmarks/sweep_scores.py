@@ -12,8 +12,9 @@ from typing import Literal
 from sweep_grid import Setting
 from sweep_runs import Outcome
 
-#: Evaluations whose mean is where a run ended up: a single one moves by points from round to round.
-LAST = 3
+#: Share of the rounds, the last ones, whose mean is where a run ended up: with few classes a client a single
+#: evaluation moves by points from round to round.
+LAST = 0.25
 
 Score = Literal["best", "last", "end"]
 SCORES: tuple[Score, ...] = ("best", "last", "end")
@@ -21,10 +22,13 @@ SCORES: tuple[Score, ...] = ("best", "last", "end")
 
 def accuracy(one: Outcome, score: Score) -> float | None:
     """Percent; None if the run stopped early, or was never scored."""
-    found = [percent for _, _, percent in one.scored()]
+    found = [(done, percent) for done, _, percent in one.scored()]
     if one.stopped or not found:
         return None
-    return {"best": max(found), "last": found[-1], "end": statistics.mean(found[-LAST:])}[score]
+    if score == "best":
+        return max(percent for _, percent in found)
+    from_here = found[-1][0] - (LAST * found[-1][0] if score == "end" else 1)
+    return statistics.mean(percent for done, percent in found if done > from_here)
 
 
 def by_setting(found: Iterable[Outcome]) -> dict[Setting, list[Outcome]]:

@@ -58,7 +58,7 @@ def page(title: str, command: str, seeds: Sequence[int], cut: Cut, parts: Sequen
         f"- The cut: {cut.told()}. Seeds {', '.join(map(str, seeds))}.",
         f"- The machine: {_machine()}. {_versions()}.",
         "- One local site with two workers. Accuracy is in percent: mean over seeds (least to most).",
-        f"- `end` is the mean of a run's last {LAST} evaluations. Bytes are those of all updates of a run.",
+        f"- `end`: mean over the last {100 * LAST:.0f} % of a run's rounds. Bytes: all updates of a run.",
     ]
     return "\n\n".join([f"# {title}", "\n".join(facts), *parts, f"![{title}]({plot})"]) + "\n"
 

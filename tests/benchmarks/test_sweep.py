@@ -118,8 +118,9 @@ def test_scores_of_runs_over_seeds() -> None:
     raw, topk = CODECS[0], CODECS[4]
     plain = [made(raw, 0, 10, 40, 50, 60), made(raw, 1, 20, 40, 70, 40)]
     mine = [made(topk, 0, 10, 20, 60, 40, sent=20), made(topk, 1, 20, 30, 60, 60, sent=30)]
-    scores = [accuracy(plain[0], score) for score in ("best", "last", "end")]
-    assert scores == pytest.approx([60.0, 60.0, 50.0])
+    long = made(raw, 0, 10, 20, 30, 90, 50, 60, 70, 40)
+    scores = [accuracy(long, score) for score in ("best", "last", "end")]
+    assert scores == pytest.approx([90.0, 40.0, 55.0])  # the last quarter: rounds 7 and 8
     assert over_seeds(plain, "last") == "50.0 (40.0 to 60.0)"
     assert below(mine, plain, "best") == "+5.00"  # 60 - 60, 70 - 60
     assert below(mine[:1], plain, "last") == "+20.00"  # against the same seed alone
