@@ -12,8 +12,9 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from parsl.config import Config
 from parsl.dataflow.dflow import DataFlowKernel
@@ -25,6 +26,8 @@ from parslfl_executors.signals import SiteSignals
 
 if TYPE_CHECKING:
     from parslfl_executors.htex import Pool
+
+T = TypeVar("T")
 
 #: Threads for merges; the sums are walked by numpy, which lets go of the interpreter's lock.
 _DRIVER_THREADS = 2
@@ -66,19 +69,20 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     # Parsl logs every task at length otherwise, and repr()s every argument to do it
     logging.getLogger("parsl").setLevel(logging.WARNING)
     built = {place.name: _built(place, logs) for place in places}
-    running = DataFlowKernel(
-        Config(
-            executors=[*built.values(), ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
-            retries=1,
-            retry_handler=cost,
-            strategy="simple",
-            strategy_period=_STRATEGY_PERIOD,
-            run_dir=str(logs),
-            usage_tracking=0,
-            initialize_logging=False,
-        )
+    config = Config(
+        executors=[*built.values(), ThreadPoolExecutor(label=driver, max_threads=_DRIVER_THREADS)],
+        retries=1,
+        retry_handler=cost,
+        strategy="simple",
+        strategy_period=_STRATEGY_PERIOD,
+        run_dir=str(logs),
+        usage_tracking=0,
+        initialize_logging=False,
     )
+    running, interrupted = _uninterrupted(lambda: DataFlowKernel(config))  # half a kernel cannot be stopped
     try:
+        if interrupted:
+            raise KeyboardInterrupt
         yield running
     finally:
         _uninterrupted(lambda: _stop(running))
@@ -121,12 +125,25 @@ def _stop(running: DataFlowKernel) -> None:
             sweep(executor)
 
 
-def _uninterrupted(action: Callable[[], None]) -> None:
-    """Do it to the end, even if Ctrl-C is pressed again: a thread of its own is not interrupted."""
-    cleaner = threading.Thread(target=action, name="parslfl-cleanup")
-    cleaner.start()
-    while cleaner.is_alive():
+def _uninterrupted(action: Callable[[], T]) -> tuple[T, bool]:
+    """Do it to the end, even if Ctrl-C is pressed: a thread of its own is not interrupted.
+
+    Returns what it returned, and whether Ctrl-C was pressed.
+    """
+    done, interrupted = Future[T](), False
+
+    def act() -> None:
         try:
-            cleaner.join()
+            done.set_result(action())
+        except BaseException as error:  # noqa: BLE001 - raised again below
+            done.set_exception(error)
+
+    worker = threading.Thread(target=act, name="parslfl-uninterrupted")
+    while not done.done():
+        try:
+            if worker.ident is None:
+                worker.start()
+            worker.join()
         except KeyboardInterrupt:
-            continue
+            interrupted = True
+    return done.result(), interrupted

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
+
 from parslfl_executors.fields import Unusable
 from parslfl_executors.kube_pod import Json, secret_name
 
@@ -141,13 +143,19 @@ def connect(kubeconfig: str | None, context: str | None, namespace: str | None) 
     settings, config = client.Configuration(), cast("Any", package)  # it types only some
     settings.retries = False  # what did not work is done again at a later look
     file = str(Path(kubeconfig).expanduser()) if kubeconfig else os.environ.get("KUBECONFIG")
+    if kubeconfig and not Path(str(file)).is_file():
+        raise Unusable(f"there is no kubeconfig {file}")
     try:
         config.load_kube_config(file, context, client_configuration=settings)
         namespace = namespace or _context_namespace(config, file, context)
     except config.ConfigException as error:
         if kubeconfig or context:
-            raise Unusable(f"cannot use kubeconfig {kubeconfig or ''}: {error}") from error
-        namespace = namespace or _inside(config, settings, error)
+            raise Unusable(f"cannot use kubeconfig {file or '~/.kube/config'}: {error}") from error
+        own = _inside(config, settings, error)
+        namespace = namespace or own
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+        said = " ".join(str(error).split())
+        raise Unusable(f"cannot read kubeconfig {file or '~/.kube/config'}: {said}") from error
     return Cluster(client.CoreV1Api(client.ApiClient(settings)), namespace or "default")
 
 
@@ -181,20 +189,20 @@ def sweep(cluster: Cluster, labels: Mapping[str, str], seconds: float = 15.0) ->
     Pods that are on their way out do not count: the cluster ends them within their grace period.
     """
     until = time.monotonic() + seconds
-    left = ["unknown"]
-    while left:
+    left: list[str] = []
+    while True:
         try:
             live = alive(cluster.pods(labels))
-            left = [*live, secret_name(labels)]
+            left = [*(f"pod {name}" for name in live), f"secret {secret_name(labels)}"]
             for name in live:
                 cluster.delete_pod(name)
             cluster.delete_secret(secret_name(labels))
-            left = []
         except RefusedError as error:
             if time.monotonic() > until or not error.passing:
                 return [*left, str(error)]
             time.sleep(min(max(error.after, 0.5), 5.0))
-    return left
+        else:
+            return []
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from parslfl_executors.checks import Check, call_back, failed, loopback, ok, unknown
 from parslfl_executors.fields import Unusable
 from parslfl_executors.kube_api import Cluster, RefusedError
-from parslfl_executors.kube_pod import open_nodes
+from parslfl_executors.kube_pod import amount, open_nodes
 
 if TYPE_CHECKING:
     from parslfl_executors.kubernetes import Kubernetes
@@ -29,8 +29,6 @@ _NEEDED = (
     ("create", "secrets"),
     ("delete", "secrets"),
 )
-_UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
-          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}  # fmt: skip
 
 
 def checks(site: Kubernetes, label: str, folder: Path) -> Iterator[Check]:
@@ -62,6 +60,8 @@ def _reachable(cluster: Cluster) -> Check:
         if error.status == 401:
             cure = "the credentials have expired or are wrong: sign in again (kubectl get pods must work)"
             return failed("cluster", str(error), cure)
+        if error.status and error.passing:
+            return failed("cluster", str(error), "the server is busy or away: try again")
         if error.status != 403:  # what may not be done is told below
             cure = "check the network, kubeconfig and context: kubectl get pods must work"
             return failed("cluster", str(error), cure)
@@ -88,7 +88,10 @@ def _pod(site: Kubernetes, label: str, folder: Path) -> Check:
     """The pod that a run would ask for, checked by the server: namespace, quota, account, spec."""
     from parslfl_executors.pool import command_line
 
-    executor: Any = site.build(label, folder)
+    try:
+        executor: Any = site.build(label, folder)
+    except Unusable as error:
+        return failed("pod", str(error), "change the field that it names")
     try:
         executor.pods.trial(command_line(executor, folder))
     except RefusedError as error:
@@ -129,12 +132,6 @@ def _fits(wish: Mapping[str, str], there: Mapping[str, str]) -> bool:
     return all(amount(there.get(name, "0")) >= amount(count) for name, count in wish.items())
 
 
-def amount(text: str) -> float:
-    """A quantity as Kubernetes writes it: 500m is 0.5."""
-    digits = text.rstrip("mkKMGTPi")
-    return float(digits) * _UNITS.get(text[len(digits) :], 1.0)
-
-
 def _address(site: Kubernetes, cluster: Cluster) -> Check:
     from parslfl_executors.pool import is_own, own_address
 
@@ -142,7 +139,7 @@ def _address(site: Kubernetes, cluster: Cluster) -> Check:
     if not is_own(address):
         detail = f"pods call {address}, which is not this machine's: it must lead here, to {_port(site)}"
         return unknown("address", f"{detail}; --probe tells")
-    near = [host(cluster)] if loopback(host(cluster)) or host(cluster) == "localhost" else []
+    near = [host(cluster)] if loopback(host(cluster)) else []
     return call_back(address, [address], near)
 
 

@@ -30,6 +30,9 @@ _STUCK = {
     "CreateContainerConfigError", "CreateContainerError", "CrashLoopBackOff",
 }  # fmt: skip
 
+_UNITS = {"m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15,
+          "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Template:
@@ -214,6 +217,12 @@ def marks(logs: Path, site: str) -> dict[str, str]:
 def secret_name(labels: Mapping[str, str]) -> str:
     """The Secret of one site of one run: known from its labels alone, so no listing is needed."""
     return f"parslfl-{labels[RUN]}-{labels[SITE]}"
+
+
+def amount(text: str) -> float:
+    """A quantity as Kubernetes writes it: 500m is 0.5."""
+    digits = text.rstrip("mkKMGTPi")
+    return float(digits) * _UNITS.get(text[len(digits) :], 1.0)
 
 
 def _digest(text: str) -> str:

@@ -170,7 +170,7 @@ class Pods(ExecutionProvider):
         return hostname if hostname in self.resources else ""
 
     def _blocks(self) -> Iterator[PodBlock]:
-        yield from self.resources.values()
+        yield from list(self.resources.values())  # asked from several threads
 
     def _nodes(self) -> int | None:
         """Nodes that take pods; who may not list them is not asked again."""

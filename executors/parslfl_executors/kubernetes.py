@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, TypeAdapter, model_validator
 
 from parslfl_executors.fields import Count, Duration, FieldError, Keywords, Settings, Unusable, Whole
-from parslfl_executors.kube_pod import HOME, Patience, Template, marks
+from parslfl_executors.kube_pod import HOME, Patience, Template, amount, marks
 
 if TYPE_CHECKING:
     from parsl.executors.base import ParslExecutor
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _QUANTITY = re.compile(r"\d+(\.\d+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?")
 _CLAIM = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+#: Bytes of memory below which no Python starts.
+_LEAST = 2**20
 _LABEL = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 
 
@@ -32,6 +34,13 @@ def _quantity(value: object) -> object:
         cure = f" (write {text[:-1]} or {text[:-1]}i)" if isinstance(text, str) and text.endswith("B") else ""
         raise FieldError(f"expected an amount such as 500m, 2 or 4Gi, got {value!r}{cure}")
     return text
+
+
+def _memory(value: str) -> str:
+    """A bare number is bytes: too few of them are a unit that was left out."""
+    if amount(value) < _LEAST:
+        raise FieldError(f"{value!r} is {amount(value):g} bytes: write a unit, as in 4Gi")
+    return value
 
 
 def _patch(value: object) -> object:
@@ -57,6 +66,7 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
 
 
 Quantity = Annotated[str, BeforeValidator(_quantity)]
+Memory = Annotated[Quantity, AfterValidator(_memory)]
 Patch = Annotated[dict[str, Any], BeforeValidator(_patch)]
 Mounts = Annotated[dict[str, str], AfterValidator(_volumes)]
 
@@ -88,7 +98,7 @@ class Kubernetes(Settings):
     image_pull_secrets: tuple[str, ...] = ()
     workers_per_pod: Count = 1
     cores: Quantity = "1"
-    memory: Quantity = "2Gi"
+    memory: Memory = "2Gi"
     gpus: Whole = 0
     gpu_resource: str = "nvidia.com/gpu"
     init_blocks: Whole = 1
@@ -129,19 +139,22 @@ class Kubernetes(Settings):
 
     def threads_per_worker(self) -> int:
         """CPU threads of one worker, at least 1."""
-        return max(1, math.floor(_cores(self.cores)) // self.workers_per_pod)
+        return max(1, math.floor(amount(self.cores)) // self.workers_per_pod)
 
     def build(self, label: str, logs: Path) -> ParslExecutor:
         """A new Parsl executor called `label`; the run is known by the folder `logs`.
 
         Raises:
-            Unusable: there is no client, or no cluster is configured.
+            Unusable: there is no client, no cluster is configured, or `port` is taken.
         """
         from parslfl_executors.kube_pool import PodExecutor
         from parslfl_executors.kube_provider import Pods
-        from parslfl_executors.pool import is_own, own_address, worker_pool
+        from parslfl_executors.pool import is_free, is_own, own_address, worker_pool
 
         address = self.address or own_address()
+        bound = address if is_own(address) else None
+        if self.port and not is_free(bound or "", self.port):  # Parsl would wait for two minutes
+            raise Unusable(f"port {self.port} cannot be listened on here: name a free one, or leave port out")
         places = {"{addresses}": address, "{logdir}": f'"{HOME}/logs"'}
         if self.parsl.get("encrypted", True):
             places["{cert_dir}"] = f'"{HOME}/certificates"'
@@ -159,7 +172,7 @@ class Kubernetes(Settings):
             label,
             provider,
             logs,
-            address=address if is_own(address) else None,
+            address=bound,
             workers=self.workers_per_pod,
             accelerators=self.gpus or (),
             raw={"worker_port": self.port, **self.parsl},
@@ -199,7 +212,7 @@ class Kubernetes(Settings):
         try:
             return [f"pod {name}" for name in alive(self.cluster().pods(marks(logs, label)))]
         except RefusedError as error:
-            raise Unusable(f"{label}: {error}") from error
+            raise Unusable(str(error)) from error
 
     def clean(self, label: str, logs: Path) -> list[str]:
         """Delete what the run with the folder `logs` left of site `label`; what could not be deleted.
@@ -229,7 +242,3 @@ class Kubernetes(Settings):
             pod=self.pod,
             container=self.container,
         )
-
-
-def _cores(quantity: str) -> float:
-    return float(quantity[:-1]) / 1000 if quantity.endswith("m") else float(quantity)

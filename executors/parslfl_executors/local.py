@@ -84,7 +84,7 @@ class Local(Settings):
 
     def build(self, label: str, logs: Path) -> ParslExecutor:
         """A new Parsl executor called `label`, its logs under `logs`."""
-        from parslfl_executors.pool import bound_threads, interpreter_first, worker_pool
+        from parslfl_executors.pool import bound_threads, interpreter_first, taken, worker_pool
         from parslfl_executors.processes import LocalProcesses
 
         raw = dict(self.parsl)
@@ -97,9 +97,11 @@ class Local(Settings):
             ),
             **raw.pop("provider", {}),
         }
+        with taken(self.parsl):
+            processes = LocalProcesses(mark=_mark(logs), **provider)
         return worker_pool(
             label,
-            LocalProcesses(mark=_mark(logs), **provider),
+            processes,
             logs,
             address="127.0.0.1",
             workers=self.workers_per_node(),

@@ -5,11 +5,12 @@ Does not know: which scheduler the provider speaks to, or what the tasks do.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import shlex
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -78,11 +79,27 @@ def worker_pool(
         "interchange_launch_cmd": guard.command(_INTERCHANGE, own_group=True),
         "launch_cmd": launch,
     }
-    executor: HighThroughputExecutor = (make or Pool)(**{**settings, **raw})
+    with taken(raw):
+        executor: HighThroughputExecutor = (make or Pool)(**{**settings, **raw})
     if address is None and "address" not in raw:
         # Parsl would find them too, but would also ask a public web service who we are
         executor.all_addresses = addresses()
     return executor
+
+
+@contextlib.contextmanager
+def taken(keywords: Mapping[str, Any]) -> Iterator[None]:
+    """Parsl's complaint about what it is given, where a site file gives it `keywords`.
+
+    Raises:
+        Unusable: Parsl does not take them.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not keywords:
+            raise
+        raise Unusable(f"Parsl does not take what stands under `parsl`: {error}") from error
 
 
 def _refuse_odd(logs: Path) -> None:
@@ -163,6 +180,18 @@ def own_address() -> str:
             return "127.0.0.1"
         found: str = probe.getsockname()[0]
         return found
+
+
+def is_free(address: str, port: int) -> bool:
+    """Whether `port` of this machine's own `address` can be listened on now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+            probe.listen()
+        except (OSError, OverflowError):
+            return False
+        return True
 
 
 def is_own(address: str) -> bool:

@@ -37,7 +37,7 @@ class LocalProcesses(LocalProvider):
 
     def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
         """How this machine stands; cores are idle by the last minute's load, this run's own included."""
-        alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
+        alive = [str(job) for job, entry in list(self.resources.items()) if not entry["status"].terminal]
         workers, free = counted(managers)
         cores = len(os.sched_getaffinity(0))
         blocks = tuple(Block(job, "running") for job in alive)

@@ -109,15 +109,17 @@ class Slurm(Settings):
 
         `make`: its class, as `pool.worker_pool` takes it.
         """
-        from parslfl_executors.pool import worker_pool
+        from parslfl_executors.pool import taken, worker_pool
         from parslfl_executors.slurm_blocks import SlurmBlocks, give_up
         from parslfl_executors.slurm_queue import label as comment
 
         raw = dict(self.parsl)
         provider = {**self._provider(), **raw.pop("provider", {})}
+        with taken(self.parsl):
+            blocks = SlurmBlocks(comment(logs), math.ceil(self.poll), **provider)
         return worker_pool(
             label,
-            SlurmBlocks(comment(logs), math.ceil(self.poll), **provider),
+            blocks,
             logs,
             address=self.address,
             workers=self.workers_per_node(),
@@ -152,7 +154,7 @@ class Slurm(Settings):
 
         found = slurm_queue.labelled(slurm_queue.label(logs), self.clusters(), self.cmd_timeout)
         if found is None:
-            raise Unusable(f"{label}: squeue does not answer: `scontrol ping` tells whether Slurm is up")
+            raise Unusable("squeue does not answer: `scontrol ping` tells whether Slurm is up")
         return [f"slurm job {job}" for job in sorted(found)]
 
     def clean(self, label: str, logs: Path) -> list[str]:

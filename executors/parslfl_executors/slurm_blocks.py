@@ -73,7 +73,7 @@ class SlurmBlocks(SlurmProvider):
     @property
     def max_blocks(self) -> int:
         """As configured; for a while after a refusal no more than there are."""
-        alive = sum(not entry["status"].terminal for entry in self.resources.values())
+        alive = sum(not entry["status"].terminal for entry in list(self.resources.values()))
         return min(self._most, alive) if alive and time.monotonic() < self._full_until else self._most
 
     @max_blocks.setter
@@ -133,13 +133,13 @@ class SlurmBlocks(SlurmProvider):
 
     def waiting(self) -> str:
         """Why nothing runs yet, as of the last look; "" if something does."""
-        alive = [job for job, entry in self.resources.items() if not entry["status"].terminal]
+        alive = [job for job, entry in list(self.resources.items()) if not entry["status"].terminal]
         known = [self.jobs[job] for job in alive if job in self.jobs]
         return "" if any(job.state in slurm_queue.RUNNING for job in known) or not known else known[0].why()
 
     def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
         """How this site stands now; `managers` is what the executor's `connected_managers()` returns."""
-        alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
+        alive = [str(job) for job, entry in list(self.resources.items()) if not entry["status"].terminal]
         found = (self._ask(alive) if alive else {}) or {}
         nodes = slurm_queue.nodes(self.partition, self.clusters or "", self.cmd_timeout)
         workers, free = counted(managers)
@@ -164,7 +164,7 @@ class SlurmBlocks(SlurmProvider):
             self._full_until = time.monotonic() + _PAUSE
 
     def _status(self) -> None:
-        alive = [str(job) for job, entry in self.resources.items() if not entry["status"].terminal]
+        alive = [str(job) for job, entry in list(self.resources.items()) if not entry["status"].terminal]
         found = self._ask(alive) if alive else {}
         if found is None:  # the controller is away: all stays as it was last seen
             self._unanswered.append((time.time(), "squeue did not answer"))
@@ -210,7 +210,7 @@ def _state(job: Job) -> JobState:
         "COMPLETING": JobState.COMPLETED,
     }
     timeouts = dict.fromkeys(("TIMEOUT", "DEADLINE", "PREEMPTED"), JobState.TIMEOUT)
-    return {**ends, **timeouts, "CANCELLED": JobState.CANCELLED}.get(job.state, JobState.FAILED)
+    return {**ends, **timeouts}.get(job.state, JobState.FAILED)
 
 
 def launcher(kind: str, cores: int | None) -> Launcher:

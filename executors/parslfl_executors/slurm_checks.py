@@ -69,8 +69,12 @@ def _partition(site: Slurm, found: slurm_queue.Partition | str) -> Iterator[Chec
     detail = (
         f"{serving} of {sum(one.count for one in nodes)} nodes in service, {idle} idle, {cores} cores idle"
     )
-    if serving < site.nodes_per_block:
-        yield failed("nodes", detail, "wait until nodes are back, or name another partition: `sinfo -s`")
+    if sum(one.count for one in nodes) < site.nodes_per_block:
+        needs = f"{detail}; a block needs {site.nodes_per_block}"
+        yield failed("nodes", needs, "lower nodes_per_block, or name another partition: `sinfo -s`")
+    elif serving < site.nodes_per_block:
+        needs = f"{detail}; a block needs {site.nodes_per_block}"
+        yield failed("nodes", needs, "wait until nodes are back, or name another partition: `sinfo -s`")
     else:
         yield ok("nodes", detail)
 

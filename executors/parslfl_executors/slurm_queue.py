@@ -7,7 +7,6 @@ Does not know: Parsl, blocks, or why anybody asks.
 
 from __future__ import annotations
 
-import getpass
 import os
 import subprocess
 import time
@@ -142,7 +141,7 @@ def ask(command: str | Sequence[str], timeout: float = 30) -> Answer:
 
 def unanswered(clusters: str = "", timeout: float = 30) -> str:
     """Why the controller does not answer; "" if it does."""
-    answer = ask(["squeue", *_on(clusters), "-h", "-u", getpass.getuser(), "-o", "%i"], timeout)
+    answer = ask(["squeue", *_on(clusters), "-h", "-u", str(os.getuid()), "-o", "%i"], timeout)
     return answer.err.strip() or f"exit code {answer.code}" if answer.code else ""
 
 
@@ -179,13 +178,20 @@ def partition(name: str | None = None, clusters: str = "", timeout: float = 30) 
 
 
 def read_partition(text: str, name: str | None) -> Partition | None:
-    """Partition `name`, or the default one, in sinfo's output in the format of this module."""
+    """Partition `name`, or the default one, in sinfo's output in the format of this module.
+
+    Several, as in `short,long`: Slurm takes whichever can start the job.
+    """
     rows = [row for line in text.splitlines() if len(row := line.split("|")) == 4]
-    wanted = [row for row in rows if (row[0].removesuffix("*") == name if name else row[0].endswith("*"))]
+    names = name.split(",") if name else []
+    wanted = [row for row in rows if (row[0].removesuffix("*") in names if name else row[0].endswith("*"))]
     if not wanted:
         return None
+    serving = [row for row in wanted if row[1] == "up"]
+    limits = [_left(row[2]) for row in serving or wanted]
+    longest = None if None in limits else max(filter(None, limits), default=None)
     addresses = tuple(dict.fromkeys(row[3] for row in wanted))
-    return Partition(wanted[0][1] == "up", _left(wanted[0][2]), addresses)
+    return Partition(bool(serving), longest, addresses)
 
 
 def read_jobs(text: str) -> list[Job]:
@@ -210,15 +216,6 @@ def read_nodes(text: str) -> tuple[Nodes, ...]:
     )
 
 
-def cleanup(logs: Path) -> list[str]:
-    """Cancel the jobs of the run whose logs are in `logs`, whoever started them; their ids.
-
-    For a driver that was killed before it could. Its jobs would also end by themselves: those
-    that run, once the driver has been silent for the heartbeat threshold.
-    """
-    return cancel_labelled(label(logs))
-
-
 def label(logs: Path) -> str:
     """The comment of a run's jobs, by which they are found again."""
     return f"parslfl:{logs.resolve()}"
@@ -226,7 +223,7 @@ def label(logs: Path) -> str:
 
 def labelled(comment: str, clusters: str = "", timeout: float = 30) -> list[str] | None:
     """This user's jobs with this comment that are alive, by id; None if Slurm did not answer."""
-    answer = ask(["squeue", *_on(clusters), "-h", "-u", getpass.getuser(), "-o", _JOB], timeout)
+    answer = ask(["squeue", *_on(clusters), "-h", "-u", str(os.getuid()), "-o", _JOB], timeout)
     if answer.code:
         return None
     return [job.id for job in read_jobs(answer.out) if job.comment == comment and job.alive]

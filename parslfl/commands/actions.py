@@ -140,6 +140,8 @@ def cleanup(args: Namespace) -> int:
     from parslfl.commands.cleanup import clean, unfinished
 
     paths = [_directory(args.run_dir, "RUN_DIR")] if args.run_dir else unfinished(Path("runs"))
+    if not paths:
+        print("no run in runs/: name a run directory")
     return 1 if [path for path in paths if not clean(path, alone=bool(args.run_dir))] else 0
 
 

@@ -164,9 +164,11 @@ def patience(args: Namespace) -> float | None:
     """Seconds that a probe may wait in a queue; None for no probe.
 
     Raises:
-        ConfigError: --wait is no duration.
+        ConfigError: --wait is no duration, or there is no probe.
     """
     if not args.probe:
+        if args.wait:
+            raise ConfigError([Problem(f"--wait {args.wait}", "", "only a probe waits: add --probe")])
         return None
     try:
         found = seconds(args.wait or _WAIT)

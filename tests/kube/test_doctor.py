@@ -11,7 +11,7 @@ from kube_bed import Bed
 
 from parslfl.cli import main
 from parslfl_executors.checks import Check
-from parslfl_executors.kube_checks import amount
+from parslfl_executors.kube_pod import amount
 from parslfl_executors.preflight import preflight
 
 

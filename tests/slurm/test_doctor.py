@@ -63,6 +63,12 @@ def test_what_sbatch_refuses_has_a_cure(
     assert cure in found["job"].cure
 
 
+def test_a_block_with_more_nodes_than_the_partition_has(site: Sites, tmp_path: Path) -> None:
+    found = looked(site(nodes_per_block=9), tmp_path)["nodes"]
+    assert found.detail.endswith("; a block needs 9")
+    assert found.cure.startswith("lower nodes_per_block")
+
+
 @pytest.fixture
 def short(slurm: None) -> Iterator[str]:
     """A partition of one node whose jobs may take a minute."""

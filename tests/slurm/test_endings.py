@@ -15,7 +15,7 @@ from looking import wait_until
 
 from parslfl.cli import main
 from parslfl.sites import Federation, Site
-from parslfl_executors.slurm_queue import Job, ask, cleanup, label, read_jobs
+from parslfl_executors.slurm_queue import Job, ask, cancel_labelled, label, read_jobs
 
 Sites = Callable[..., Site]
 Federate = Callable[..., Federation]
@@ -92,7 +92,7 @@ def test_the_jobs_of_a_killed_driver_end_by_themselves_or_by_cleanup(
     driver.communicate(timeout=30)
     # the heartbeat threshold, here 6 s: the running one ends, and the next one starts in its place
     assert wait_until(lambda: running not in [job.id for job in jobs(tmp_path)], 25)
-    assert cleanup(tmp_path / "run" / "parsl") == [pending]
+    assert cancel_labelled(label(tmp_path / "run" / "parsl")) == [pending]
     assert jobs(tmp_path) == []
 
 

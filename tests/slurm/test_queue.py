@@ -58,6 +58,7 @@ def test_a_partition_is_read_from_sinfo() -> None:
     text = "debug*|up|infinite|10.0.0.1\ndebug*|up|infinite|10.0.0.2\nshort|down|1:30:00|10.0.0.1\n"
     assert read_partition(text, None) == Partition(True, None, ("10.0.0.1", "10.0.0.2"))
     assert read_partition(text, "short") == Partition(False, 5400.0, ("10.0.0.1",))
+    assert read_partition(text, "short,debug") == Partition(True, None, ("10.0.0.1", "10.0.0.2"))
     assert read_partition(text, "gone") is None
 
 
