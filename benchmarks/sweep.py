@@ -11,7 +11,8 @@ Each (setting, seed) is a run through `parslfl.orchestrator.rounds` on a local s
 folder of its own under `--work`. End it at any time: the same command goes on where it was. Before it
 starts it times two rounds and says how many runs there are and about how long they take; `--plan` stops
 there. `--cut` changes how much of the task is done (`sweep_grid.Cut` has the keys); what was cut is printed
-and stands in the table. A page and a plot go to `--out` once every run is done.
+and stands in the table. A page and a plot go to `--out` once every run is done,
+over those of the same table there: with `--only` name another folder.
 
 How long, with the default cuts and three seeds, reckoned and not yet run: one epoch of the `cnn` over a
 client's 833 images takes 0.24 CPU seconds on a core of an AMD EPYC (0.16 and 0.12 with a quarter and half

@@ -20,6 +20,7 @@ from sweep_tables import methods
 
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Classes
+from parslfl.fitting import check
 from parslfl.reports import RoundReport
 
 ROUNDS = 40
@@ -158,6 +159,14 @@ def test_a_folder_is_another_when_the_cut_is() -> None:
     changed = [cut.changed(f"{key}=1") for key in ("rounds", "epochs", "every", "clients", "per_round", "lr")]
     folders = {path(one, 0) for one in [cut, *changed, cut.changed("examples=0.5")]}
     assert len(folders) == 1 + len([one for one in changed if one != cut]) + 1
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_run_of_a_table_can_begin(table: str) -> None:
+    every = runs(table, TABLES[table], CUTS[table], [0, 1, 2], Path("w"))
+    assert len({run.path for run in every}) == len(every) == 3 * len(TABLES[table])
+    for run in every:
+        check(run.federation, run.experiment)
 
 
 def test_fewer_keeps_each_clients_classes() -> None:
