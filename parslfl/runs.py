@@ -149,7 +149,7 @@ def _as_resolved_now(experiment: dict[str, Any]) -> dict[str, Any]:
 def _roster(content: dict[str, Any], path: Path) -> str:
     try:
         return ", ".join(map(_clients, content["federation"]["sites"]))
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         raise RunError(f"{path / 'run.yaml'} is damaged: its federation has no sites") from None
 
 
