@@ -34,10 +34,10 @@ from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
 from parslfl.merging import Finished, Folding
 from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
-from parslfl.outlook import Outlook
+from parslfl.outlook import Outlook, vigil
 from parslfl.protocols import ClientSide, shares
 from parslfl.receiving import discard
-from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
+from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted, SiteWaits
 from parslfl.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, local_folders, state_folder
@@ -84,10 +84,12 @@ def rounds(
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
                 sheet = Timesheet(ledgers(running, federation.sites))
-                looks = Outlook.of(run.path, running, [site.name for site in federation.sites])
-                yield from _Run(
-                    federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
-                ).go()
+                names = [site.name for site in federation.sites]
+                looks = Outlook.of(run.path, running, names)
+                with vigil(running, names, lambda site, why: watch(SiteWaits(site, why))):
+                    yield from _Run(
+                        federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
+                    ).go()
         finally:
             exchange.close()
     finally:

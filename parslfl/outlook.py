@@ -1,4 +1,5 @@
-"""How the sites stand before a round: all asked at once, for a bounded time, and in the planner's words.
+"""How the sites stand: before a round, all asked at once, for a bounded time, and in the planner's words;
+meanwhile, those that wait in their queues.
 
 What they said is kept in the run directory, so that a round that a killed driver had begun is
 planned again as it was.
@@ -8,11 +9,12 @@ Does not know: how a site finds out, or what is planned from it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds that a round waits for schedulers to say how they stand.
 _PATIENCE = 5.0
+#: Seconds between two looks at whether a site waits: an idle cluster has begun by the first.
+_PERIOD = 15.0
 
 Signals = Mapping[str, SiteSignals]
 
@@ -86,6 +90,39 @@ def look(kernel: DataFlowKernel, sites: Sequence[str]) -> dict[str, SiteSignals]
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     return {site: found[site] for site in sites if site in found}
+
+
+@contextlib.contextmanager
+def vigil(
+    kernel: DataFlowKernel, sites: Sequence[str], tell: Callable[[str, str], object], period: float = _PERIOD
+) -> Iterator[None]:
+    """Meanwhile, `tell` (site, reason) of every site that waits in its queue: once for each reason.
+
+    A site that waits for hours is no failure, but whoever looks on wants to know.
+    """
+    from parslfl.launch import waiting
+
+    over, told = threading.Event(), dict[str, str]()
+
+    def look_on() -> None:
+        while not over.wait(period):
+            for site in sites:
+                try:
+                    reason = waiting(kernel, site)
+                except Exception as error:  # noqa: BLE001 - the next look may do better
+                    _log.warning("%s does not say why it waits: %s", site, error)
+                    continue
+                if reason and told.get(site) != reason:
+                    tell(site, reason)
+                told[site] = reason
+
+    watcher = threading.Thread(target=look_on, name="parslfl-vigil", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def kept(run: Path) -> dict[int, Signals]:

@@ -100,4 +100,12 @@ class Evaluated:
     report: RoundReport
 
 
-Event = RoundStarted | ClientSettled | RoundClosed | Evaluated
+@dataclass(frozen=True)
+class SiteWaits:
+    """Event: none of the workers of `site` runs; `reason`: its scheduler's word for why."""
+
+    site: str
+    reason: str
+
+
+Event = RoundStarted | ClientSettled | RoundClosed | Evaluated | SiteWaits

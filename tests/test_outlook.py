@@ -78,3 +78,39 @@ def test_the_report_ends_with_how_the_sites_stood(tmp_path: Path, capsys: pytest
         "hpc before round 2: 1 pending (Resources, first expected in 60 s); no workers; "
         "nodes: 2, idle: 1, idle cores: 4"
     )
+
+
+def test_who_waits_is_told_once_a_reason() -> None:
+    said, answers = list[tuple[str, str]](), iter(["", "held", "held", "", "held", "no nodes"])
+    done = threading.Event()
+
+    def waiting() -> str:
+        try:
+            return next(answers)
+        except StopIteration:
+            done.set()
+            return "no nodes"
+
+    places = {"hpc": SimpleNamespace(provider=SimpleNamespace(waiting=waiting)), "here": SimpleNamespace()}
+    running: Any = SimpleNamespace(executors=places)
+    with outlook.vigil(running, ["hpc", "here"], lambda site, why: said.append((site, why)), period=0.01):
+        assert done.wait(10)
+    assert said == [("hpc", "held"), ("hpc", "held"), ("hpc", "no nodes")]
+
+
+def test_who_cannot_say_why_it_waits_is_asked_again() -> None:
+    said, asked = list[str](), threading.Event()
+
+    def waiting() -> str:
+        if not asked.is_set():
+            asked.set()
+            raise RuntimeError("no answer")
+        return "held"
+
+    running: Any = SimpleNamespace(
+        executors={"hpc": SimpleNamespace(provider=SimpleNamespace(waiting=waiting))}
+    )
+    told = threading.Event()
+    with outlook.vigil(running, ["hpc"], lambda _, why: (said.append(why), told.set()), period=0.01):
+        assert told.wait(10)
+    assert said == ["held"]

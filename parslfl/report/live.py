@@ -22,7 +22,7 @@ from rich.live import Live
 from parslfl.report.panel import ASCII, Marks, panel
 from parslfl.report.progress import Progress, Row, advance
 from parslfl.report.text import duration, first_line, loss, megabytes, percent
-from parslfl.reports import Event, RoundReport
+from parslfl.reports import Event, RoundReport, SiteWaits
 
 #: Drawings a second: enough to look alive, too few to cost the workers a core.
 REFRESH = 4
@@ -57,6 +57,11 @@ class PlainLines(Display):
     def __enter__(self) -> Self:
         self.write(self.title)
         return self
+
+    def watch(self, event: Event) -> None:
+        """Say at once why a site does not begin."""
+        if isinstance(event, SiteWaits):
+            self.write(waits(event))
 
     def told(self, report: RoundReport) -> None:
         """Write the report's line."""
@@ -93,7 +98,9 @@ class LivePanel(Display):
         self._live.stop()
 
     def watch(self, event: Event) -> None:
-        """Take an event; the next drawing shows it."""
+        """Take an event; the next drawing shows it. Why a site does not begin stays above the panel."""
+        if isinstance(event, SiteWaits):
+            self.console.print(waits(event), style="yellow", markup=False, highlight=False)
         with self._lock:  # two events at once must not each start from the same progress
             self.progress = advance(self.progress, event, self.clock())
 
@@ -118,6 +125,11 @@ def display(title: str, progress: Progress, *, plain: bool = False, quiet: bool 
 def marks(console: Console) -> Marks:
     """Cells that `console` can write."""
     return Marks() if console.encoding.lower().startswith("utf") else ASCII
+
+
+def waits(event: SiteWaits) -> str:
+    """Why a site does not begin, in one line."""
+    return f"{event.site} waits: {first_line(event.reason)}"
 
 
 def line(row: Row, rounds: int) -> str:

@@ -15,7 +15,7 @@ from statistics import fmean, median
 from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.report.text import first_line
-from parslfl.reports import ClientSettled, Event, Incident, RoundReport, RoundStarted, SiteTimes
+from parslfl.reports import ClientSettled, Event, Incident, RoundReport, RoundStarted, SiteTimes, SiteWaits
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def advance(progress: Progress, event: Event, now: float) -> Progress:
         return replace(progress, plan=event.plan, since=now, settled=())
     if isinstance(event, ClientSettled):
         return _settle(progress, event.outcome)
+    if isinstance(event, SiteWaits):
+        return progress
     return replace(progress, rows=_with(progress.rows, Row.of(event.report)))
 
 

@@ -15,7 +15,15 @@ from parslfl.messages import Assignment, Client, Failure, Ref, RoundPlan, Update
 from parslfl.report.live import Display, LivePanel, PlainLines, display, marks
 from parslfl.report.panel import ASCII, Marks
 from parslfl.report.progress import Progress
-from parslfl.reports import ClientSettled, Evaluated, Incident, RoundClosed, RoundReport, RoundStarted
+from parslfl.reports import (
+    ClientSettled,
+    Evaluated,
+    Incident,
+    RoundClosed,
+    RoundReport,
+    RoundStarted,
+    SiteWaits,
+)
 
 
 def clients(count: int, site: str = "here") -> list[Client]:
@@ -164,3 +172,14 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
     latin = Console(file=io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
     assert marks(latin) is ASCII
     assert marks(Console(file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))) == Marks()
+
+
+def test_a_site_that_waits_says_why_at_once() -> None:
+    waits = SiteWaits("hpc", "slurm job 7 PENDING (JobHeldUser)\nmore")
+    written: list[str] = []
+    PlainLines("a run", 3, written.append).watch(waits)
+    assert written == ["hpc waits: slurm job 7 PENDING (JobHeldUser)"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    with LivePanel("a run", Progress(rounds=3), console) as live:
+        live.watch(waits)
+    assert "hpc waits: slurm job 7 PENDING" in console.export_text()
