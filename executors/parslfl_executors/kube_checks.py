@@ -6,6 +6,7 @@ Does not know: what the workers are asked to do.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,8 @@ from parslfl_executors.kube_pod import amount, open_nodes
 if TYPE_CHECKING:
     from parslfl_executors.kubernetes import Kubernetes
 
+#: Seconds to wait before a call that was refused for now is made again.
+_PAUSES = (0.5, 1.0)
 #: What a run does (executors/kubernetes/rbac.yaml).
 _NEEDED = (
     ("create", "pods"),
@@ -55,7 +58,7 @@ def checks(site: Kubernetes, label: str, folder: Path) -> Iterator[Check]:
 
 def _reachable(cluster: Cluster) -> Check:
     try:
-        cluster.pods({"parslfl/run": "none"})
+        _asked(cluster)
     except RefusedError as error:
         if error.status == 401:
             cure = "the credentials have expired or are wrong: sign in again (kubectl get pods must work)"
@@ -66,6 +69,20 @@ def _reachable(cluster: Cluster) -> Check:
             cure = "check the network, kubeconfig and context: kubectl get pods must work"
             return failed("cluster", str(error), cure)
     return ok("cluster", f"{host(cluster)} answers")
+
+
+def _asked(cluster: Cluster) -> None:
+    """Have the server answer; errors that pass are given time to."""
+    for pause in _PAUSES:
+        try:
+            cluster.pods({"parslfl/run": "none"})
+        except RefusedError as error:
+            if not (error.status and error.passing):
+                raise
+            time.sleep(max(pause, error.after))
+        else:
+            return
+    cluster.pods({"parslfl/run": "none"})
 
 
 def host(cluster: Cluster) -> str:
@@ -122,6 +139,8 @@ def _nodes(site: Kubernetes, cluster: Cluster) -> Check:
         wish[site.gpu_resource] = str(site.gpus)
     fitting = [node for node in nodes if _fits(wish, node["status"].get("allocatable") or {})]
     wanted = ", ".join(f"{name} {count}" for name, count in wish.items())
+    if not nodes:
+        return unknown("nodes", f"none takes pods now; an autoscaler would have to add one with {wanted}")
     if not fitting:
         cure = "lower cores, memory or gpus; or does an autoscaler add nodes? then only wait longer"
         return failed("nodes", f"none of {len(nodes)} nodes that take pods has {wanted}", cure)

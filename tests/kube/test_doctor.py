@@ -68,6 +68,26 @@ def test_a_fault_is_found_with_its_cure(
     assert cure in found[name].cure
 
 
+def test_a_burst_of_errors_is_ridden_out_and_a_longer_one_is_told(bed: Bed, tmp_path: Path) -> None:
+    kube = bed.levers()
+    kube.fail(500, times=2, path="/pods")
+    assert looked(bed, tmp_path)["cluster"].verdict == "ok"
+    kube.fail(500, times=3, path="/pods")
+    found = looked(bed, tmp_path)["cluster"]
+    assert (found.verdict, found.cure) == ("failed", "the server is busy or away: try again")
+
+
+def test_a_pool_that_is_empty_for_now_is_no_fault(bed: Bed, tmp_path: Path) -> None:
+    kube = bed.levers()
+    nodes, kube.nodes = kube.nodes, {}
+    try:
+        found = looked(bed, tmp_path)["nodes"]
+    finally:
+        kube.nodes = nodes
+    assert found.verdict == "unknown"
+    assert "none takes pods now" in found.detail
+
+
 def test_what_may_not_be_done_is_named(bed: Bed, tmp_path: Path) -> None:
     bed.levers().denied = frozenset({("create", "secrets"), ("get", "pods/log"), ("list", "nodes")})
     found = looked(bed, tmp_path)
