@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait before a call that was refused for now is made again.
 _PAUSES = (0.5, 1.0)
+#: And at most, whatever the server asks for: somebody waits for the answer.
+_LONGEST = 5.0
 #: What a run does (executors/kubernetes/rbac.yaml).
 _NEEDED = (
     ("create", "pods"),
@@ -79,7 +81,7 @@ def _asked(cluster: Cluster) -> None:
         except RefusedError as error:
             if not (error.status and error.passing):
                 raise
-            time.sleep(max(pause, error.after))
+            time.sleep(min(max(pause, error.after), _LONGEST))
         else:
             return
     cluster.pods({"parslfl/run": "none"})
