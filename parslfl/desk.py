@@ -12,7 +12,7 @@ import numpy as np
 
 from parslfl import submodel
 from parslfl.messages import Client
-from parslfl.params import Params, average, trained
+from parslfl.params import Joined, Params, average, trained
 from parslfl.submodel import Kept
 
 
@@ -71,7 +71,7 @@ class Desk:
         yield from (counts for of, counts in self.counts.items() if of == lane)
 
     def _empty(self) -> Params:
-        return {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
+        return Joined.empty_like(trained(self.like))
 
     def _zeros(self) -> Params:
         made = self._empty()

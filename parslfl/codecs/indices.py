@@ -93,14 +93,18 @@ def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
     low = data[len(highs) :]
     if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
         return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
-    places = np.cumsum(highs, dtype=np.int64)
-    if len(highs) != kept or (highs == _MORE).any():  # some gaps are of several bytes
-        ends = np.flatnonzero(highs != _MORE)
-        if len(ends) != kept:
-            return ends
-        places = places[ends]
-    places <<= shift
+    # the narrowest numbers first: only what is counted up needs eight bytes
     steps = unpack_low(low, shift, kept)
-    steps[1:] += 1
-    places += np.cumsum(steps, out=steps)
+    steps += 1
+    steps[:1] -= 1
+    last = highs != _MORE
+    if len(highs) == kept and last.all():
+        steps += highs.astype(np.uint32) << np.uint32(shift)
+        return np.cumsum(steps, dtype=np.int64)
+    ends = np.flatnonzero(last)  # some gaps are of several bytes
+    if len(ends) != kept:
+        return ends
+    places = np.cumsum(highs, dtype=np.int64).take(ends)
+    places <<= shift
+    places += np.cumsum(steps, dtype=np.int64)
     return places
