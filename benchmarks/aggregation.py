@@ -1,14 +1,16 @@
 """How fast updates become a model: 11.2 M float32 parameters, in turn with one plain copy of them all.
 
-    python benchmarks/aggregation.py [8] [20] [60] [500] [robust]
+    python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust]
 
 Seconds are the least of five turns, taken in turn in one process: other work on a machine only adds. MB is
 what the process's own memory (not mapped files) grows by at its peak.
 
 copy     every update copied once into one buffer: reading them cannot take less
-fold     every update added to one running sum; two: even and odd ones in two threads. As in a run, the
-         sums' memory is kept from turn to turn
+fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
+         two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
+codecs   merge of 20 updates as some codecs make them, beside reading their bytes and one pass over the sum
+         for each, in two threads too
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
@@ -26,11 +28,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,19 +40,30 @@ from rich.console import Console
 from rich.table import Table
 
 from parslfl.codecs import wire
+from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
+from parslfl.codecs.topk import TopK
 from parslfl.desk import Desk
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Folding, merge
+from parslfl.merging import Folding, Merged, merge
 from parslfl.messages import Client, Ref, Update, update_name
-from parslfl.params import Params, fold
-from parslfl.protocols import NeedsAll
+from parslfl.params import Params, fold_all
+from parslfl.protocols import Codec, NeedsAll
 from parslfl.stack import Stack
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, TrimmedMean
 from parslfl.transport.file import File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
+#: Updates in one merge app, and chains of these apps, as in a run.
+GROUP, LANES = 4, 2
+RAW = Raw()
+CODED: dict[str, Codec] = {
+    "topk:ratio=0.01": TopK(0.01),
+    "quantize:bits=8": Quantize(8),
+    "quantize:bits=8,block=0": Quantize(8, block=0),
+}
+T = TypeVar("T")
 #: (seconds, MB)
 Cost = tuple[float, float]
 
@@ -63,12 +76,12 @@ class Kept(File):
         """Keep it."""
 
 
-def written(folder: Path) -> list[Update]:
+def written(folder: Path, codec: Codec = RAW) -> list[Update]:
     """Updates of one array each, as files."""
     random, transport, found = np.random.default_rng(0), Kept(str(folder)), []
     for index in range(DIFFERENT):
         client = Client(index, "here")
-        packed = wire.pack({"w": random.standard_normal(SCALARS, np.float32)})
+        packed = wire.pack(*codec.encode({"w": random.standard_normal(SCALARS, np.float32)}, index))
         ref = transport.put(update_name(0, client), packed.buffers, packed.checksum)
         found.append(Update(client, 0, ref, 100, 10, 10, 1.0, 1.0, 4 * SCALARS))
     return found
@@ -102,43 +115,65 @@ def cost(work: Callable[[], object]) -> Cost:
     return seconds, max(0.0, peak[0] - before)
 
 
+def grouped(items: Sequence[T]) -> list[list[T]]:
+    return [list(items[start : start + GROUP]) for start in range(0, len(items), GROUP)]
+
+
+def lanes(items: Sequence[T]) -> list[list[list[T]]]:
+    """The groups of each lane."""
+    return [grouped(items)[lane::LANES] for lane in range(LANES)]
+
+
+def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], object]:
+    """What a run does with the updates `told`, until their sums are there."""
+    both, desk = ThreadPoolExecutor(LANES), Desk(like={"w": np.zeros(SCALARS, np.float32)})
+
+    def one(job: Folding, lane: int, groups: list[list[Update]]) -> None:
+        note: Merged | None = None
+        for group in groups:
+            note = merge(job, lane, note, *group)
+        if note is not None and note.failures:
+            raise SystemExit(f"refused: {note.failures[0].reason}")
+
+    def merged() -> None:
+        job = Folding(
+            FedAvg(),
+            {u.client: codec for u in told},
+            {"here": Kept(str(folder))},
+            desk,
+            time.monotonic(),
+            works={u.client: LocalWork() for u in told},
+            clients=len(told),
+        )
+        list(both.map(one, [job] * LANES, range(LANES), lanes(told)))
+
+    return merged
+
+
 def works(folder: Path, updates: list[Update], number: int) -> dict[str, Callable[[], object]]:
     """What is compared, on `number` updates."""
     arrays = mapped(folder, updates)
     chosen = [arrays[i % DIFFERENT] for i in range(number)]
     told = [updates[i % DIFFERENT] for i in range(number)]
-    both = ThreadPoolExecutor(2)
+    both = ThreadPoolExecutor(LANES)
     buffer = np.empty(SCALARS, np.float32)
     totals: dict[int, Params] = {}
-    desk = Desk(like=chosen[0])
 
     def copy() -> None:
         for params in chosen:
             np.copyto(buffer, params["w"])
 
-    def one(part: list[Params], lane: int) -> None:
+    def one(groups: list[list[Params]], lane: int) -> None:
         total = totals.setdefault(lane, {"w": np.empty(SCALARS, np.float32)})
         total["w"].fill(0)
-        for params in part:
-            fold(total, params, 100.0)
-
-    def merged() -> None:
-        job = Folding(
-            FedAvg(),
-            {u.client: Raw() for u in updates},
-            {"here": Kept(str(folder))},
-            desk,
-            time.monotonic(),
-            works={u.client: LocalWork() for u in updates},
-            clients=number,
-        )
-        list(both.map(lambda lane: merge(job, lane, None, *told[lane::2]), range(2)))
+        for group in groups:
+            fold_all(total, [(params, 100.0) for params in group])
 
     found: dict[str, Callable[[], object]] = {
         "copy": copy,
-        "fold": lambda: one(chosen, 2),
-        "fold, two": lambda: list(both.map(one, (chosen[::2], chosen[1::2]), (0, 1))),
-        "merge": merged,
+        "fold": lambda: one(grouped(chosen), LANES),
+        "fold, two": lambda: list(both.map(one, lanes(chosen), range(LANES))),
+        "merge": merger(folder, told, RAW),
     }
     aggregate = flower()
     if aggregate is not None and number <= 60:
@@ -160,15 +195,49 @@ def flower() -> Callable[[list[tuple[list[npt.NDArray[np.float32]], int]]], obje
 
 def table(folder: Path, updates: list[Update], number: int) -> Table:
     made = Table(f"{number} updates", "s", "x copy", "MB")
-    compared = works(folder, updates, number)
-    costs: dict[str, list[Cost]] = {name: [] for name in compared}
-    for _ in range(TURNS):
-        for name, work in compared.items():
-            costs[name].append(cost(work))
+    costs = measured(works(folder, updates, number))
     for name, found in costs.items():
         seconds, plain = (min(s for s, _ in c) for c in (found, costs["copy"]))
         made.add_row(name, f"{seconds:.3f}", f"{seconds / plain:.2f}", f"{max(mb for _, mb in found):.0f}")
     return made
+
+
+def coded(folder: Path, updates: list[Update]) -> Table:
+    """What a run does with updates of several codecs, and the least that int8 can take."""
+    total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
+    compared = {"raw": merger(folder, updates, RAW)}
+    for name, codec in CODED.items():
+        compared[name] = merger(folder / name, written(folder / name, codec), codec)
+    codes = [np.arange(SCALARS // 8) + number for number in range(DIFFERENT)]
+
+    def least(lane: int) -> None:
+        for one in codes[lane::LANES]:
+            one.max()  # reads the bytes of an int8 update
+            np.add(total[lane], np.float32(1), out=total[lane])
+
+    compared["bytes of int8 and sums"] = lambda: list(both.map(least, range(LANES)))
+    costs = measured(compared)
+    made = Table(f"merge, {DIFFERENT} updates", "s", "ms each", "times faster than raw", "MB")
+    plain = min(s for s, _ in costs["raw"])
+    for name, found in costs.items():
+        seconds, memory = min(s for s, _ in found), max(mb for _, mb in found)
+        row = (
+            f"{seconds:.3f}",
+            f"{1e3 * seconds / DIFFERENT:.2f}",
+            f"{plain / seconds:.1f}",
+            f"{memory:.0f}",
+        )
+        made.add_row(name, *row)
+    return made
+
+
+def measured(compared: dict[str, Callable[[], object]]) -> dict[str, list[Cost]]:
+    """All of them once a turn."""
+    costs: dict[str, list[Cost]] = {name: [] for name in compared}
+    for _ in range(TURNS):
+        for name, work in compared.items():
+            costs[name].append(cost(work))
+    return costs
 
 
 def robust(folder: Path, updates: list[Update]) -> Table:
@@ -199,13 +268,15 @@ def robust(folder: Path, updates: list[Update]) -> Table:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["8", "20", "60", "500", "robust"]
+    chosen = sys.argv[1:] or ["8", "20", "60", "500", "codecs", "robust"]
+    special = {"codecs": coded, "robust": robust}
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as folder:
         updates = written(Path(folder))
         for word in chosen:
             where = Path(folder)
-            console.print(robust(where, updates) if word == "robust" else table(where, updates, int(word)))
+            show = special.get(word)
+            console.print(show(where, updates) if show else table(where, updates, int(word)))
 
 
 if __name__ == "__main__":

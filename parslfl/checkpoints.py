@@ -56,4 +56,3 @@ def mapped(params: Params, place: Path | None) -> Params:
     found = read(place, write(place, params))
     place.unlink()
     return found
-

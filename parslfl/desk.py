@@ -55,11 +55,14 @@ class Desk:
 
     def mean(self, lanes: int, scale: int, weight: float) -> Params:
         """The lanes' sums for one scale by `weight`, in the first lane's memory; with `counts`, each
-        number by the weight that came in for it, and 0 where none did."""
+        number by the weight that came in for it, and 0 where none did.
+
+        A dict of its own: a strategy may put other arrays into it.
+        """
         totals = [self.sums(lane, scale) for lane in range(lanes)]
         if not self.counts:
-            return average(totals, weight)
-        total = average(totals, 1.0)
+            return dict(average(totals, weight))
+        total = dict(average(totals, 1.0))
         shares = average([self.counts[lane] for lane in range(lanes) if lane in self.counts], 1.0)
         for name, array in total.items():
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
