@@ -135,7 +135,10 @@ class Sparse:
 
 
 def _add_at(vector: Array, places: npt.NDArray[np.int64], values: Floats) -> None:
-    np.add.at(vector, places, values.astype(vector.dtype, copy=False))
+    """`vector[places] += values`, each place once."""
+    # numpy's quick way is for its own dtype objects alone: those that come from a pickle are equal copies
+    own = np.dtype(vector.dtype.str)
+    np.add.at(vector.view(own), places, values.astype(own, copy=False))
 
 
 def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:

@@ -16,8 +16,6 @@ from parslfl.params import SPAN, Joined, Params, zeros_like
 from parslfl.protocols import Codec, Delta
 
 CODECS: list[Codec] = [
-    Raw(), Raw(), Quantize(8), Quantize(4, block=64), Quantize(8, block=0), Bf16(), TopK(0.1)
-]
     Raw(),
     Raw(),
     Quantize(8),
