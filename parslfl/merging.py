@@ -25,7 +25,7 @@ from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.params import Params, nbytes, require_like, squared_norm, trained
 from parslfl.parts import kept_of
-from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport
+from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport, needs_all
 from parslfl.receiving import came, discard, open_update, read_update
 from parslfl.stack import Stack
 from parslfl.weighing import scales_of, worth
@@ -93,7 +93,7 @@ class _Waiting:
 
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
-    if before is None and not isinstance(folding.strategy, NeedsAll):
+    if before is None and not needs_all(folding.strategy):
         folding.desk.clear(lane)
     note, waiting = before or Merged(), list[_Waiting]()
     for outcome in outcomes:
@@ -130,9 +130,9 @@ def _take(
         PayloadError: it cannot be used; nothing has been done with it then.
     """
     client, desk, strategy = update.client, folding.desk, folding.strategy
-    if isinstance(strategy, NeedsAll):
+    if needs_all(strategy):
         whole, norm = read_update(update, transport, folding.codecs[client], desk.like)
-        evidence, weight = worth(update, folding.works[client], norm, strategy)
+        evidence, weight = worth(update, folding.works[client], norm, folding.strategy)
         if weight:
             place = folding.spill and folding.spill / f"held-{client.index:05d}"
             desk.held[client] = mapped(whole, place)
@@ -185,7 +185,7 @@ def finish(
         raise QuorumError(_too_few(plan, updates, failures))
     if not weight > 0:
         raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
-    if isinstance(folding.strategy, NeedsAll):
+    if needs_all(folding.strategy):
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
         width = len(scales_of(accepted[0][1], folding.strategy))

@@ -29,7 +29,7 @@ from parslfl.params import (
     squared_norm,
     trained,
 )
-from parslfl.protocols import Codec, Delta, Opener
+from parslfl.protocols import Codec, Delta, opens
 
 Floats = npt.NDArray[np.float32]
 #: Fill `out` with the values of array number `index` from element `start` on, where `start` is a
@@ -170,6 +170,6 @@ def opened(codec: Codec, arrays: Params, note: Mapping[str, Any], like: Params) 
     Raises:
         PayloadError: it cannot be an update for a model like `like`.
     """
-    if isinstance(codec, Opener):
+    if opens(codec):
         return codec.open(arrays, note, like)
     return Dense(codec.decode(arrays, note, like))
