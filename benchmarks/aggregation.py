@@ -3,7 +3,8 @@
     python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust]
 
 Seconds are the least of five turns, taken in turn in one process: other work on a machine only adds. MB is
-what the process's own memory (not mapped files) grows by at its peak.
+what the process's own memory (not mapped files) grows by at its peak. "processor" is the time of all cores
+together: where other work has most of a machine, only this one says what the work itself took.
 
 copy     every update copied once into one buffer: reading them cannot take less
 fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
@@ -32,7 +33,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +65,14 @@ CODED: dict[str, Codec] = {
     "quantize:bits=8,block=0": Quantize(8, block=0),
 }
 T = TypeVar("T")
-#: (seconds, MB)
-Cost = tuple[float, float]
+
+
+class Cost(NamedTuple):
+    """`processor`: seconds of all cores together; `memory`: MB that it grew by at its peak."""
+
+    seconds: float
+    processor: float
+    memory: float
 
 
 @dataclass(frozen=True)
@@ -98,21 +105,31 @@ def anonymous() -> float:
 
 
 def cost(work: Callable[[], object]) -> Cost:
-    """Seconds, and the peak of memory over what it was."""
-    before, peak, done = anonymous(), [0.0], threading.Event()
+    before, peak, watching, done = anonymous(), 0.0, 0.0, threading.Event()
 
     def watch() -> None:
+        nonlocal peak, watching
         while not done.wait(0.005):
-            peak[0] = max(peak[0], anonymous())
+            peak = max(peak, anonymous())
+        watching = time.thread_time()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     work()
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
-    return seconds, max(0.0, peak[0] - before)
+    return Cost(seconds, time.process_time() - used - watching, max(0.0, peak - before))
+
+
+def least(costs: Sequence[Cost]) -> Cost:
+    """The least of the times, the most of the memory."""
+    return Cost(
+        min(one.seconds for one in costs),
+        min(one.processor for one in costs),
+        max(one.memory for one in costs),
+    )
 
 
 def grouped(items: Sequence[T]) -> list[list[T]]:
@@ -194,11 +211,12 @@ def flower() -> Callable[[list[tuple[list[npt.NDArray[np.float32]], int]]], obje
 
 
 def table(folder: Path, updates: list[Update], number: int) -> Table:
-    made = Table(f"{number} updates", "s", "x copy", "MB")
+    made = Table(f"{number} updates", "s", "x copy", "processor s", "x copy", "MB")
     costs = measured(works(folder, updates, number))
-    for name, found in costs.items():
-        seconds, plain = (min(s for s, _ in c) for c in (found, costs["copy"]))
-        made.add_row(name, f"{seconds:.3f}", f"{seconds / plain:.2f}", f"{max(mb for _, mb in found):.0f}")
+    plain = costs["copy"]
+    for name, (seconds, processor, memory) in costs.items():
+        ratios = f"{seconds / plain.seconds:.2f}", f"{processor / plain.processor:.2f}"
+        made.add_row(name, f"{seconds:.3f}", ratios[0], f"{processor:.3f}", ratios[1], f"{memory:.0f}")
     return made
 
 
@@ -210,34 +228,29 @@ def coded(folder: Path, updates: list[Update]) -> Table:
         compared[name] = merger(folder / name, written(folder / name, codec), codec)
     codes = [np.arange(SCALARS // 8) + number for number in range(DIFFERENT)]
 
-    def least(lane: int) -> None:
+    def limit(lane: int) -> None:
         for one in codes[lane::LANES]:
             one.max()  # reads the bytes of an int8 update
             np.add(total[lane], np.float32(1), out=total[lane])
 
-    compared["bytes of int8 and sums"] = lambda: list(both.map(least, range(LANES)))
+    compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
     costs = measured(compared)
-    made = Table(f"merge, {DIFFERENT} updates", "s", "ms each", "times faster than raw", "MB")
-    plain = min(s for s, _ in costs["raw"])
-    for name, found in costs.items():
-        seconds, memory = min(s for s, _ in found), max(mb for _, mb in found)
-        row = (
-            f"{seconds:.3f}",
-            f"{1e3 * seconds / DIFFERENT:.2f}",
-            f"{plain / seconds:.1f}",
-            f"{memory:.0f}",
-        )
-        made.add_row(name, *row)
+    made = Table(f"merge, {DIFFERENT} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
+    plain = costs["raw"]
+    for name, (seconds, processor, memory) in costs.items():
+        wall = f"{1e3 * seconds / DIFFERENT:.2f}", f"{seconds / plain.seconds:.2f}"
+        both_cores = f"{1e3 * processor / DIFFERENT:.2f}", f"{processor / plain.processor:.2f}"
+        made.add_row(name, *wall, *both_cores, f"{memory:.0f}")
     return made
 
 
-def measured(compared: dict[str, Callable[[], object]]) -> dict[str, list[Cost]]:
-    """All of them once a turn."""
+def measured(compared: dict[str, Callable[[], object]]) -> dict[str, Cost]:
+    """The least of all turns; all of them once a turn."""
     costs: dict[str, list[Cost]] = {name: [] for name in compared}
     for _ in range(TURNS):
         for name, work in compared.items():
             costs[name].append(cost(work))
-    return costs
+    return {name: least(found) for name, found in costs.items()}
 
 
 def robust(folder: Path, updates: list[Update]) -> Table:
@@ -260,10 +273,9 @@ def robust(folder: Path, updates: list[Update]) -> Table:
             out = {"w": np.empty(SCALARS, np.float32)}
             strategy.combine(Stack(tuple(mapped(folder, updates))), cohort, out)
 
-        pairs = [(cost(plain), cost(work)) for _ in range(TURNS)]
-        (copied, _), (seconds, _) = (min(side) for side in zip(*pairs, strict=True))
-        memory = max(mb for _, (_, mb) in pairs)
-        made.add_row(repr(strategy), f"{seconds:.2f}", f"{seconds / copied:.1f}", f"{memory:.0f}")
+        copied, found = measured({"copy": plain, "": work}).values()
+        ratio = f"{found.seconds / copied.seconds:.1f}"
+        made.add_row(repr(strategy), f"{found.seconds:.2f}", ratio, f"{found.memory:.0f}")
     return made
 
 
