@@ -46,7 +46,9 @@ class LowRank:
         arrays, vectors = list(trained(delta).values()), flats(delta)
         places = _Places.of(delta)
         found = {
-            index: _components(vectors[index].reshape(shape), self._widest(shape), seed + index)
+            index: _components(
+                vectors[index].reshape(shape), self._widest(shape), generator(seed, "sketch", index)
+            )
             for index, shape in places.matrices.items()
         }
         ranks = _worth_most(found, places, self._budget(delta))
@@ -71,7 +73,7 @@ class LowRank:
         ranks = _ranks(note, places)
         cost = sum(ranks[index] * sum(shape) for index, shape in places.matrices.items())
         if cost > max(self._budget(like), places.widest()):
-            raise PayloadError(f"holds {cost} numbers of components, more than the ratio {self.ratio:g} allows")
+            raise PayloadError(f"holds ranks that make {cost} numbers, more than its ratio allows")
         return {"values": stand_in("<f4", places.vectors + cost)}
 
     def _reader(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Read:
@@ -119,7 +121,9 @@ class _Places:
     @classmethod
     def of(cls, like: Mapping[str, Array]) -> _Places:
         arrays = list(trained(like).values())
-        shapes = {i: (a.shape[0], a.size // a.shape[0]) for i, a in enumerate(arrays) if a.ndim > 1 and a.size}
+        shapes = {
+            i: (a.shape[0], a.size // a.shape[0]) for i, a in enumerate(arrays) if a.ndim > 1 and a.size
+        }
         matrices = {i: shape for i, shape in shapes.items() if shape[0] * shape[1] > sum(shape)}
         sizes = tuple(array.size for array in arrays)
         return cls(matrices, sizes, sum(n for i, n in enumerate(sizes) if i not in matrices))
@@ -128,7 +132,9 @@ class _Places:
         """Numbers of the largest component."""
         return max((sum(shape) for shape in self.matrices.values()), default=0)
 
-    def split(self, values: Floats, ranks: Mapping[int, int]) -> tuple[dict[int, _Factors], dict[int, Floats]]:
+    def split(
+        self, values: Floats, ranks: Mapping[int, int]
+    ) -> tuple[dict[int, _Factors], dict[int, Floats]]:
         """The factors of the matrices, and the arrays that came whole."""
         factors, wholes, at = dict[int, _Factors](), dict[int, Floats](), 0
         for index, length in enumerate(self.sizes):
@@ -158,28 +164,32 @@ def _ranks(note: Mapping[str, Any], places: _Places) -> dict[int, int]:
     }
 
 
-def _components(matrix: Array, most: int, seed: int) -> _Factors:
+def _components(matrix: Array, most: int, source: np.random.Generator) -> _Factors:
     """The `most` largest singular components of `matrix`, in order: their products sum up to it.
 
-    The two vectors of a component have the same largest magnitude, so that one step suits both
-    when they are quantised.
+    They come from the square matrix of the shorter side, which costs far less than a full
+    decomposition and is as good for the large ones.
     """
-    wide = matrix.astype(np.float32, copy=False)
-    turned = wide.shape[0] > wide.shape[1]
-    wide = wide.T if turned else wide
-    basis = np.eye(len(wide), dtype=np.float32)
+    turned = matrix.shape[0] > matrix.shape[1]
+    wide = (matrix.T if turned else matrix).astype(np.float32, copy=False)
+    basis = None
     if most < len(wide):
-        sketch = generator(seed, "sketch").standard_normal((wide.shape[1], most), np.float32)
+        sketch = source.standard_normal((wide.shape[1], most), np.float32)
         basis = np.linalg.qr(wide @ sketch)[0]
-    inner = basis.T @ wide if most < len(wide) else wide
-    _, vectors = np.linalg.eigh(inner @ inner.T)
-    left = (basis @ vectors[:, ::-1]).T
-    right = vectors[:, ::-1].T @ inner
-    tops = [np.abs(side).max(axis=1, keepdims=True, initial=0) for side in (left, right)]
-    ratio = np.sqrt(np.divide(*tops[::-1], out=np.zeros_like(tops[0]), where=tops[0] > 0))
-    inverse = np.divide(1, ratio, out=np.zeros_like(ratio), where=ratio > 0)
-    left, right = left * ratio, right * inverse
-    return (right, left) if turned else (left, right)
+    inner = wide if basis is None else basis.T @ wide
+    vectors = np.linalg.eigh(inner @ inner.T)[1][:, ::-1]
+    left = vectors if basis is None else basis @ vectors
+    short, long = _balanced(left.T, vectors.T @ inner)
+    return (long, short) if turned else (short, long)
+
+
+def _balanced(left: Floats, right: Floats) -> _Factors:
+    """The same products, of vectors whose largest magnitudes are equal: one step of `quantize` suits both."""
+    tops = [np.abs(side).max(axis=1, keepdims=True) for side in (left, right)]
+    there = (tops[0] > 0) & (tops[1] > 0)
+    factor = np.sqrt(np.divide(tops[1], tops[0], out=np.zeros_like(tops[0]), where=there))
+    inverse = np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
+    return left * factor, right * inverse
 
 
 def _worth_most(found: Mapping[int, _Factors], places: _Places, budget: int) -> dict[int, int]:
