@@ -33,7 +33,7 @@ from parslfl.protocols import Codec, Delta, opens
 
 Floats = npt.NDArray[np.float32]
 #: Fill `out` with the values of array number `index` from element `start` on, where `start` is a
-#: multiple of `BLOCK` and `out` ends at one too, or with the array.
+#: multiple of `BLOCK` and `out` ends with its block or with the array.
 Read = Callable[[int, int, Floats], None]
 
 
@@ -86,7 +86,8 @@ def _add_blocks(total: Params, terms: Sequence[tuple[Blocks, float]]) -> None:
         for number, into in enumerate(blocks(array, SPAN)):
             part = scratch[: into.size]
             for update, weight in terms:
-                update.read(index, number * SPAN, part)
+                for start in range(0, part.size, BLOCK):
+                    update.read(index, number * SPAN + start, part[start : start + BLOCK])
                 np.multiply(part, np.float32(weight), out=part)
                 np.add(into, part, out=into)
 
