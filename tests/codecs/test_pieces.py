@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from parslfl.codecs.cast import Bf16
+from parslfl.codecs.lowrank import LowRank
 from parslfl.codecs.pieces import Dense, Sparse, add_all, opened, private
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
@@ -23,13 +24,14 @@ CODECS: list[Codec] = [
     Quantize(8, block=0),
     Bf16(),
     TopK(0.1),
+    LowRank(0.1),
 ]
-WEIGHTS = [833.0, 0.3, 7.0, 100.0, 1.7, 3.0, 41.0]
+WEIGHTS = [833.0, 0.3, 7.0, 100.0, 1.7, 3.0, 41.0, 9.0]
 
 
 def like(dtype: type) -> Params:
     """Arrays around the edges of the pieces in which sums are walked, one with another dtype or none."""
-    sizes = {"a": 5, "b": SPAN + 70, "c": 1, "d": 1000}
+    sizes = {"a": 5, "b": SPAN + 70, "c": 1, "m": (1300, 211)}
     return {"z": np.zeros((), dtype), **{name: np.zeros(n, np.float32) for name, n in sizes.items()}}
 
 
@@ -50,7 +52,7 @@ def bits(params: Params) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6], [6, 0, 2, 1, 3, 6], [2], [6, 6]])
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6, 7], [6, 0, 2, 1, 7, 6], [2], [6, 6]])
 def test_updates_of_all_kinds_together(order: list[int], dtype: type) -> None:
     model = like(dtype)
     terms: list[tuple[Delta, float]] = []
@@ -90,7 +92,7 @@ def test_the_norm_of_codes_with_huge_steps_is_no_number_that_passes() -> None:
 
 def test_memory_of_updates_is_known_but_for_strange_ones() -> None:
     model = like(np.float32)
-    assert private(Dense(model)) == 4 * (SPAN + 70 + 1007)
+    assert private(Dense(model)) == 4 * (SPAN + 70 + 7 + 1300 * 211)
     assert private(Sparse(np.arange(3), np.ones(3, np.float32))) == 36
     arrays, note = Quantize(8).encode(model)
     assert private(Quantize(8).open(arrays, note, model)) == arrays["codes"].nbytes + arrays["steps"].nbytes
