@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,17 @@ from parslfl_executors.ledger import Event, Ledger
 _REPLY = 30
 
 
+class NoWorkersError(Exception):
+    """No block came to serve a task; the message says why. `block`: the last one that did not.
+
+    `final`: the wait for it is over, so to try the task again would be to wait as long again.
+    """
+
+    def __init__(self, message: str, block: str = "", final: bool = False) -> None:
+        self.block, self.final = block, final
+        super().__init__(message)
+
+
 class Pool(HighThroughputExecutor):
     """Parsl's executor, which keeps a ledger of its blocks.
 
@@ -34,6 +46,7 @@ class Pool(HighThroughputExecutor):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.ledger = Ledger()
+        self._given_up: set[object] = set()
 
     def start(self) -> None:
         """Start, and watch the interchange from then on."""
@@ -63,6 +76,23 @@ class Pool(HighThroughputExecutor):
         for block in ended:
             self.ledger.ended(block, time.time())
         return ended
+
+    def outstanding(self) -> int:
+        """Tasks that somebody waits for: no block is started for those given up."""
+        return len(self.tasks) - len(self._given_up & self.tasks.keys())
+
+    def give_up(self, why: str, block: str = "", *, final: bool) -> None:
+        """Fail every task at hand with a `NoWorkersError`; later ones get new blocks.
+
+        The workers may still be sent them later: what they answer then is nobody's.
+        """
+        for number, future in list(self.tasks.items()):
+            if number in self._given_up:
+                continue
+            self._given_up.add(number)
+            self.tasks[number] = Future()
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(NoWorkersError(why, block, final))
 
     def explain(self, block: str) -> str:
         """What became of `block`, in its scheduler's words; "" where it has none."""

@@ -51,6 +51,10 @@ class PodBlock:
         """Whether it has ended, or is being ended."""
         return self.cancelled or self.verdict.over
 
+    def age(self) -> float:
+        """Seconds since it was asked for."""
+        return time.monotonic() - self.asked
+
     def explain(self) -> str:
         """What became of it, and why; "" while there is nothing to say."""
         why = "scaled in" if self.cancelled else self.refused or self.verdict.why

@@ -140,6 +140,11 @@ class Pods(ExecutionProvider):
             found, self._refusals = self._refusals, []
         return bursts(found)
 
+    def outwaited(self, job: object) -> bool:
+        """Whether a block that never ran was given all the time that it may pend."""
+        block = self.resources.get(job)
+        return block is not None and block.began is None and block.age() > self.patience.pending
+
     def waiting(self) -> str:
         """Why no pod runs yet, as of the last look; "" if one does."""
         alive = [block for block in self._blocks() if not block.over]
@@ -197,7 +202,7 @@ class Pods(ExecutionProvider):
         block.made, block.refused = now, ""
 
     def _refuse(self, block: PodBlock, error: RefusedError) -> None:
-        waited = time.monotonic() - block.asked
+        waited = block.age()
         if error.status == 409:  # an answer was lost: the name is ours alone
             block.made, block.refused = block.asked, ""
         elif error.passing and waited < self.patience.pending:

@@ -16,7 +16,7 @@ Says = Callable[[Job | None], JobStatus]
 
 @pytest.fixture
 def provider() -> SlurmBlocks:
-    made = SlurmBlocks("parslfl:/run/parsl", 10, walltime="00:10:00")
+    made = SlurmBlocks("parslfl:/run/parsl", 10, 60.0, walltime="00:10:00")
     status = JobStatus(JobState.PENDING)
     made.resources["7"] = {"status": status, "job_stdout_path": "", "job_stderr_path": ""}
     made._submitted["7"] = 0.0
