@@ -81,7 +81,12 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
         usage_tracking=0,
         initialize_logging=False,
     )
-    running, interrupted = _uninterrupted(lambda: DataFlowKernel(config))  # half a kernel cannot be stopped
+    try:
+        running, interrupted = _uninterrupted(lambda: DataFlowKernel(config))  # half of it cannot be stopped
+    except Unusable as error:
+        for executor in built.values():
+            executor.shutdown()
+        raise RunError(str(error)) from error
     try:
         if interrupted:
             raise KeyboardInterrupt

@@ -33,6 +33,7 @@ class PodBlock:
     """One pod, from before it is made until after it is gone.
 
     `asked`, `made`, `blocked` are in `time.monotonic()`'s terms, `began` in seconds since the epoch.
+    `waited`: seconds from `asked` to the last look, while it was not over.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PodBlock:
     made: float | None = None
     blocked: float | None = None
     began: float | None = None
+    waited: float = 0.0
     verdict: Verdict = _ASKED
     refused: str = ""
     cancelled: bool = False
@@ -50,10 +52,6 @@ class PodBlock:
     def over(self) -> bool:
         """Whether it has ended, or is being ended."""
         return self.cancelled or self.verdict.over
-
-    def age(self) -> float:
-        """Seconds since it was asked for."""
-        return time.monotonic() - self.asked
 
     def explain(self) -> str:
         """What became of it, and why; "" while there is nothing to say."""

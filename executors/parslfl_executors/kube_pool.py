@@ -5,7 +5,7 @@ Does not know: the Kubernetes API, or what the tasks do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class PodExecutor(Pool):
         super().__init__(provider=provider, **{**settings, "block_error_handler": _give_up_if_none_serve})
         self.pods = provider
         self._hopeless = ""  # the block for which tasks were given up last
+        self._excused: set[str] = set()
 
     def start(self) -> None:
         super().start()
@@ -54,7 +55,16 @@ class PodExecutor(Pool):
         if block != self._hopeless:
             self._hopeless = block
             why = self.explain(block) or "no pod could serve it"
-            self.give_up(why, block, final=self.pods.outwaited(self.blocks_to_job_id.get(block)))
+            self.give_up(why, block, final=self._outwaited(block))
+
+    def expired(self, failed: Iterable[str], serving: bool) -> str:
+        """The last of these blocks that pended for too long while none was `serving`; "" if none did."""
+        new = [block for block in failed if self._outwaited(block) and block not in self._excused]
+        self._excused.update(new)
+        return "" if serving else max(new, key=int, default="")
+
+    def _outwaited(self, block: str) -> bool:
+        return self.pods.outwaited(self.blocks_to_job_id.get(block))
 
     def shutdown(self, timeout: float = 10.0) -> None:
         super().shutdown(timeout)
@@ -74,8 +84,10 @@ class PodExecutor(Pool):
 
 def _give_up_if_none_serve(executor: Any, status: Mapping[str, JobStatus]) -> None:
     """Parsl calls this after each look: is there any hope for the tasks at hand?"""
-    if not status or any(one.state not in TERMINAL_STATES for one in status.values()):
-        return
-    last = max(status, key=int)
-    if status[last].state in _FAILED:
+    states = {one.state for one in status.values()}
+    failed = [block for block, one in status.items() if one.state in _FAILED]
+    if expired := executor.expired(failed, JobState.RUNNING in states):
+        executor.blame(expired)
+        executor.scale_in_facade(len(status))  # those asked for later would hold the tasks for as long again
+    elif states and states <= set(TERMINAL_STATES) and (last := max(status, key=int)) in failed:
         executor.blame(last)
