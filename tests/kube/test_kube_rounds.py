@@ -125,7 +125,7 @@ def test_a_cluster_that_is_full_gives_its_reason(bed: Bed, federation: Make, tmp
 def test_pods_that_were_asked_for_one_after_the_other_are_given_up_together(
     bed: Bed, federation: Make, tmp_path: Path
 ) -> None:
-    """Else each would be replaced while the next one still pends, for ever; a retry would wait as long again."""
+    """Else each would be replaced while the next one still pends, for ever. No task is tried again."""
     kube = bed.levers()
     kube.hold = True
     full = federation(pending_timeout=6, max_blocks=2)
