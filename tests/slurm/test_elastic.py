@@ -15,9 +15,7 @@ from parslfl.launch import kernel
 from parslfl.sites import Site
 
 
-def test_an_idle_job_ends_while_another_works_and_comes_again(
-    site: Callable[..., Site], tmp_path: Path
-) -> None:
+def test_an_idle_job_ends_while_another_works(site: Callable[..., Site], tmp_path: Path) -> None:
     """The job with a task keeps it; what is asked for later gets a job again."""
     logs = tmp_path / "run/parsl"
     first, second, both = (str(tmp_path / name) for name in ("first", "second", "both"))
