@@ -143,7 +143,7 @@ class Pool(HighThroughputExecutor):
         over = {block for block, status in self._status.items() if status.terminal}
         there = [m for m in managers if m["block_id"] not in over]  # Parsl lists them for a while
         for block in spare(there, tasks, provider.nodes_per_block, provider.min_blocks, self.max_idle):
-            self._hold_block(block)
+            self._hold_block(block)  # type: ignore[no-untyped-call]
             held = [m for m in self.connected_managers() if m["block_id"] == block]
             if not any(m["tasks"] or m["active"] for m in held):
                 self._end(block)
@@ -160,13 +160,14 @@ class Pool(HighThroughputExecutor):
         Raises:
             Unusable: it has ended, or does not answer.
         """
-        self.command_client.run = self._first_answer  # type: ignore[method-assign]
+        self.command_client.run = self._first_answer  # type: ignore[method-assign,assignment]
         try:
             super()._start_local_interchange_process()
         except BrokenPipeError:  # it has not even read what it is to do
-            raise Unusable(self._ended(self.interchange_proc and self.interchange_proc.wait())) from None
+            code = self.interchange_proc.wait() if self.interchange_proc else None
+            raise Unusable(self._ended(code)) from None
         finally:
-            del self.command_client.run  # type: ignore[method-assign]
+            del self.command_client.run
 
     def _first_answer(self, question: str, timeout_s: float) -> Any:
         line, until = self.command_client.zmq_socket, time.monotonic() + timeout_s

@@ -145,7 +145,7 @@ class SlurmBlocks(SlurmProvider):
 
         `refused`: what sbatch said, if it could not be asked for the last job.
         """
-        states = {job: entry["status"].state for job, entry in list(self.resources.items())}
+        states = {str(job): entry["status"].state for job, entry in list(self.resources.items())}
         pending = [job for job, state in states.items() if state == JobState.PENDING]
         waits = [self.jobs.get(job, Job(job, "PENDING")) for job in pending]
         if JobState.RUNNING in states.values() or any(job.state == "CONFIGURING" for job in waits):
