@@ -251,7 +251,7 @@ def give_up(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> No
     if executor.bad_state_is_set:
         return
     blocks = [(block, status[block]) for block in sorted(status, key=int)]
-    refused = (blocks[-1][1].message or "") if blocks and _away(blocks[-1][1]) else ""
+    refused = _said(blocks[-1][1]) if blocks and _away(blocks[-1][1]) else ""
     if not executor.outstanding():
         provider.patience.rest()
     elif why := provider.outwaited(refused):
@@ -271,12 +271,17 @@ def _away(status: JobStatus) -> bool:
     return any(text in (status.message or "") for text in _AWAY)
 
 
+def _said(status: JobStatus) -> str:
+    """A block's message in one line, without what Parsl adds."""
+    return " ".join((status.message or "").partition("Job is marked as MISSING")[0].split())
+
+
 def _no_blocks(status: JobStatus) -> str:
     """The last failure, with the end of what its script said."""
     said = " ".join((status.stderr_summary or "").split())[-400:]
-    message = (status.message or "").partition("Job is marked as MISSING")[0] or "its job ended"
     return (
-        f"the last {_PATIENCE} blocks ended before a worker connected. The last one: {message}"
+        f"the last {_PATIENCE} blocks ended before a worker connected. The last one: "
+        f"{_said(status) or 'its job ended'}"
         f"{f'; its script said: {said}' if said else '; its script said nothing'}. "
         "Check account, partition, worker_init and address"
     )

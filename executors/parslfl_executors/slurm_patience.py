@@ -44,19 +44,17 @@ class Patience:
         if not jobs and not refused:
             self.rest()
             return ""
-        self._since = now if self._since is None else self._since
         held = bool(jobs) and all(map(stuck, jobs))
+        self._since = now if self._since is None else self._since
         self._stuck = (now if self._stuck is None else self._stuck) if held else None
-        what = jobs[0].why() if jobs else refused
-        short = min(self.limit, STUCK)
-        if self._stuck is not None and now - self._stuck >= short:
-            why = f"{what}: given up after {short:,.0f} s, for no waiting ends this"
-        elif now - self._since >= self.limit:
-            why = f"{what}: given up, for no job of this site ran for {self.limit:,.0f} s (pending_timeout)"
-        else:
+        brief = self._stuck is not None and now - self._stuck >= STUCK
+        if not brief and now - self._since < self.limit:
             return ""
         self.rest()
-        return why
+        what, after = jobs[0].why() if jobs else refused, f"{STUCK if brief else self.limit:,.0f} s"
+        if held:
+            return f"{what}: given up after {after}, for no waiting ends this"
+        return f"{what}: given up, for no job of this site ran for {after} (pending_timeout)"
 
     def rest(self) -> None:
         """Nothing waits, or something runs."""

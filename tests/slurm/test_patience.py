@@ -45,7 +45,8 @@ def test_what_no_waiting_ends_is_given_up_after_ten_minutes() -> None:
 
 def test_a_limit_below_ten_minutes_holds_for_both() -> None:
     clock = Patience(30.0)
-    clock.over([HELD], "", 0.0)
+    clock.over([Job("8", "PENDING")], "", 0.0)  # its reason is not known yet
+    clock.over([HELD], "", 10.0)
     assert clock.over([HELD], "", 30.0).endswith("given up after 30 s, for no waiting ends this")
 
 
