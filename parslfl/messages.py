@@ -158,7 +158,10 @@ class EvaluateTask:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds a worker spent on one task, by phase, and the process that did it."""
+    """Seconds a worker spent on one task, by phase, and the process that did it.
+
+    `setup`: to load its libraries, before its first task. `started`: when it began, since the epoch.
+    """
 
     load: float = 0.0
     train: float = 0.0
@@ -166,6 +169,7 @@ class Spent:
     started: float = 0.0
     host: str = ""
     pid: int = 0
+    setup: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ class SiteTimes:
     """Where a site's time went, in seconds, from the end of the round before to the end of this one.
 
     Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
-    there until its first workers report; `ready`, with workers; `idle`, the part of that in which
-    they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
-    and to write the update; `training`. `blocks`: how many started.
+    there until its first workers report, and each worker's seconds until its libraries are loaded;
+    `ready`, with workers; `idle`, the part of that in which they had no task. Summed over the
+    delivered updates: `transfer`, to read the model and the data and to write the update;
+    `training`. `blocks`: how many started.
     """
 
     site: str

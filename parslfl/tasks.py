@@ -52,6 +52,8 @@ from parslfl.submodel import KEY, Kept, describe, put, take
 _LOOK = 0.5
 #: Name under which a client keeps what its codec left out.
 RESIDUAL = "residual"
+#: Kinds of models for which this process has loaded its libraries.
+_warmed: set[type] = set()
 
 
 def train(task: TrainTask) -> Outcome:
@@ -76,6 +78,7 @@ def warm(model: Model, source: Source) -> None:
     with contextlib.suppress(Exception):  # the first real task reports it
         _split(source)
         model.init(source.dataset.shape, source.dataset.classes, 0)
+    _warmed.add(type(model))
 
 
 def evaluate(task: EvaluateTask) -> Scores | str:
@@ -101,10 +104,13 @@ def reason(error: BaseException) -> str:
 
 
 def _train(task: TrainTask) -> Outcome:
-    started = time.time()
+    began = time.time()
     stop = stopper(task)
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
+    if type(task.model) not in _warmed:
+        warm(task.model, task.source)
+    started = time.time()
     params = read_model(task.transport, task.start)
     samples, held_out = _samples(task)
     loaded = time.time()
@@ -137,7 +143,8 @@ def _train(task: TrainTask) -> Outcome:
             load=loaded - started,
             train=done - loaded + sent.kept,
             encode=time.time() - done - sent.kept,
-            started=started,
+            started=began,
+            setup=started - began,
             host=socket.gethostname(),
             pid=os.getpid(),
         ),

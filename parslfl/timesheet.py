@@ -84,7 +84,7 @@ def site_times(site: str, account: Account, updates: Sequence[Update]) -> SiteTi
         site=site,
         blocks=account.blocks,
         queued=account.queued,
-        starting=account.starting,
+        starting=account.starting + sum(one.setup for one in spent),
         ready=account.ready,
         idle=account.idle,
         transfer=sum(one.load + one.encode for one in spent),
