@@ -85,6 +85,15 @@ class Cluster:
             found: list[Json] = json.loads(answer.data)["items"]
             return found
 
+    def claim(self, name: str) -> Json:
+        """A persistent volume claim."""
+        with _refusals():
+            answer = self.core.read_namespaced_persistent_volume_claim(
+                name, self.namespace, _request_timeout=_TIMEOUT, _preload_content=False
+            )
+            found: Json = json.loads(answer.data)
+            return found
+
     def allowed(self, verb: str, resource: str) -> bool:
         """Whether the user of this client may do `verb` to `resource`, such as `pods/log`, here."""
         from kubernetes.client import AuthorizationV1Api
