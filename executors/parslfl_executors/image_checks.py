@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from parslfl_executors.checks import Check, differing, failed, minor, ok, unknown
 from parslfl_executors.registry import Described, Image, UnansweredError, describe, parse
 
-#: What images built from executors/kubernetes/Dockerfile say of themselves.
-_OWN = "parslfl."
+#: What images built from executors/kubernetes/Dockerfile say of themselves: labels of Python and of packages.
+_PYTHON, _LABELS = "parslfl.python", {"parslfl": "parslfl.version", "parsl": "parslfl.parsl"}
 _DOCKERFILE = "executors/kubernetes/Dockerfile"
 _PROBE = "--probe tells"
 #: Looked at where the nodes' own are not known.
@@ -47,10 +47,9 @@ def image(
         found = describe(parts, platforms or _COMMON)
     except UnansweredError as error:
         return _unanswered(name, parts, error)
-    lacking = [one for one in platforms if one not in found.platforms]
-    if lacking and len(lacking) == len(platforms):
+    if platforms and not set(platforms) & set(found.platforms):
         return _of_other_kind(name, found, platforms)
-    return _python(name, found, lacking, packages, secrets=secrets, prepared=prepared)
+    return _python(name, found, platforms, packages, secrets=secrets, prepared=prepared)
 
 
 def _unanswered(name: str, parts: Image, error: UnansweredError) -> Check:
@@ -73,14 +72,14 @@ def _of_other_kind(name: str, found: Described, platforms: Sequence[str]) -> Che
 def _python(
     name: str,
     found: Described,
-    lacking: Sequence[str],
+    platforms: Sequence[str],
     packages: Sequence[tuple[str, str]],
     *,
     secrets: bool,
     prepared: bool,
 ) -> Check:
-    own = {key.removeprefix(_OWN): said for key, said in found.labels.items() if key.startswith(_OWN)}
-    python = found.environment.get("PYTHON_VERSION") or own.get("python", "")
+    own = {package: found.labels[label] for package, label in _LABELS.items() if label in found.labels}
+    python = found.environment.get("PYTHON_VERSION") or found.labels.get(_PYTHON, "")
     if not python:
         detail = f"{name} is there, but does not say what Python it has; {_PROBE}"
         return unknown("image", detail, f"build it from {_DOCKERFILE}, which labels it")
@@ -89,20 +88,15 @@ def _python(
     if odd := differing(python, told, packages):
         return _unfit(name, f"{name} is there, but has {', '.join(odd)}", prepared)
     if found.signed_in and not secrets:
-        cure = (
-            "set image_pull_secrets, unless the nodes or the pods' service account have a log-in of their own"
-        )
+        cure = "set image_pull_secrets, unless the nodes or the pods' service account have a log-in"
         return unknown("image", f"{said}, as here; your own log-in showed it, pods have none; {_PROBE}", cure)
+    lacking = [one for one in platforms if one not in found.platforms]
     if lacking:
-        cure = f"pod: {{nodeSelector: {{kubernetes.io/arch: {found.platforms[0].partition('/')[2]}}}}}"
+        fits = next(one for one in platforms if one in found.platforms)
+        cure = f"set pod: {{nodeSelector: {{kubernetes.io/arch: {fits.partition('/')[2]}}}}}"
         return unknown("image", f"{said}, as here, but not for the nodes that are {', '.join(lacking)}", cure)
-    rest = "" if told else f"; whether it has bash, {' and '.join(own_names(packages))}, {_PROBE}"
+    rest = "" if told else f"; whether it also has bash, Parsl and parslfl, {_PROBE}"
     return ok("image", f"{said}, as here{rest}")
-
-
-def own_names(packages: Sequence[tuple[str, str]]) -> list[str]:
-    """Names of `packages`, or Parsl's, which every worker needs."""
-    return [package for package, _ in packages] or ["parsl"]
 
 
 def _told(python: str, packages: Sequence[tuple[str, str]]) -> str:

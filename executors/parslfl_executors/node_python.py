@@ -124,18 +124,18 @@ def strangers(script: str, python: str = "") -> list[str]:
     text = re.sub(r"\\\n", " ", script)
     text = re.sub(r"(?m)(?:^|\s)#.*$|\d*>>?\s*&?\S+", " ", text)  # comments, and where output goes
     parts = re.split(r"&&|\|\||[\n;|&`]|\$\(", text)
-    odd = [part.split() for part in parts if not _harmless(part)]
-    return [words[0] for words in odd] + [word for word in python.split() if Path(word).name in _LAUNCHERS]
+    odd = [word for part in parts if (word := _stranger(part))]
+    return odd + [word for word in python.split() if Path(word).name in _LAUNCHERS]
 
 
-def _harmless(part: str) -> bool:
-    """Whether a simple command only changes its shell."""
+def _stranger(part: str) -> str:
+    """The word that a simple command starts with; "" if it only changes its shell."""
     words = part.replace('"', " ").replace(")", " ").split()
     while words and (words[0] in _STRUCTURE or _ASSIGNED.fullmatch(words[0])):
         words = words[1:]
-    if not words or words[0] in _HARMLESS:
-        return True
-    return words[0] in _WITH and words[1:2] != [] and words[1] in _WITH[words[0]]
+    if not words or words[0] in _HARMLESS or (words[1:2] and words[1] in _WITH.get(words[0], ())):
+        return ""
+    return words[0]
 
 
 def tried(script: str, python: str, packages: Sequence[str]) -> Found | str:

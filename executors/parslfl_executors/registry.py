@@ -92,10 +92,10 @@ def parse(name: str) -> Image | None:
     head, _, tail = rest.partition("/")
     outside = bool(tail) and ("." in head or ":" in head or head == "localhost")
     host, path = (head, tail) if outside else (_HUB, rest)
-    path, _, tag = path.partition(":")
+    path, colon, tag = path.partition(":")
     if host in {_HUB, "index.docker.io"}:
         host, path = _HUB, path if "/" in path else f"library/{path}"
-    reference = digest or tag or "latest"
+    reference = digest or (tag if colon else "latest")
     fits = _DIGEST.fullmatch(reference) if digest else _TAG.fullmatch(reference)
     whole = fits and _PATH.fullmatch(path) and _HOST.fullmatch(host)
     return Image(host, path, reference) if whole and ("@" not in name or digest) else None

@@ -11,23 +11,26 @@ import yaml
 
 from parslfl.cli import main
 from parslfl.sites import Site
-from parslfl_executors.checks import Check
+from parslfl_executors.checks import Check, Folder, Needs
+from parslfl_executors.pool import own_address
 from parslfl_executors.preflight import preflight
 from parslfl_executors.slurm_queue import ask
 
 Sites = Callable[..., Site]
 
 
-def looked(site: Site, tmp_path: Path) -> dict[str, Check]:
-    return {check.name: check for check in preflight(site.executor, site.name, tmp_path / "run/parsl")}
+def looked(site: Site, tmp_path: Path, *folders: Folder) -> dict[str, Check]:
+    found = preflight(site.executor, site.name, tmp_path / "run/parsl", Needs(folders))
+    return {check.name: check for check in found}
 
 
 def test_a_sound_site_passes_and_nothing_is_submitted(site: Sites, tmp_path: Path) -> None:
     found = looked(site(), tmp_path)
     assert {n: c.verdict for n, c in found.items()} == {
         "scheduler": "ok", "nodes": "ok", "job": "ok", "address": "ok",
-        "run directory": "unknown", "Python": "unknown",
+        "run directory": "ok", "Python": "ok",
     }  # fmt: skip
+    assert found["address"].detail == "workers are told to call 127.0.0.1, and are on this machine"
     assert found["nodes"].detail.startswith("4 of 4 nodes in service")
     assert found["job"].detail.startswith("sbatch takes it: would start at 20")
 
@@ -85,6 +88,35 @@ def test_what_sbatch_accepts_but_never_starts(site: Sites, tmp_path: Path, short
     assert "partition" not in looked(site(partition=short, walltime="1m"), tmp_path)
     assert not ask(["scontrol", "update", "partitionname=short", "state=down"]).code
     assert "is down" in looked(site(partition=short, walltime="1m"), tmp_path)["partition"].detail
+
+
+@pytest.fixture
+def away(slurm: None) -> Iterator[str]:
+    """A node's address, for the time of a test that of another machine: 203.0.113.9 is set apart for examples."""
+    assert not ask(["scontrol", "update", "nodename=node4", "nodeaddr=203.0.113.9"]).code
+    assert not ask(["scontrol", "create", "partitionname=far", "nodes=node4"]).code
+    yield "far"
+    assert not ask(["scontrol", "delete", "partitionname=far"]).code
+    assert not ask(["scontrol", "update", "nodename=node4", "nodeaddr=127.0.0.1"]).code
+
+
+def test_nodes_that_are_other_machines(site: Sites, tmp_path: Path, away: str) -> None:
+    own = own_address()
+    found = looked(site(partition=away), tmp_path, Folder("data folder", str(tmp_path), "sites.hpc.data"))
+    assert found["address"].detail == "127.0.0.1 is this machine only for itself: workers cannot call it"
+    assert found["address"].cure == f"set address: {own}, or leave address out"
+    assert found["data folder"].verdict == found["Python"].verdict == "unknown"
+    said = looked(site(partition=away, address=None), tmp_path)["address"]
+    assert said.verdict == "ok"
+    assert said.detail.endswith(f"{own}, where the way from here to 203.0.113.9 begins")
+
+
+def test_folders_of_a_single_machine(site: Sites, tmp_path: Path) -> None:
+    there = Folder("data folder", str(tmp_path), "sites.hpc.data")
+    gone = Folder("state", str(tmp_path / "x/y"), "sites.hpc.state", written=True)
+    found = looked(site(), tmp_path, there, gone)
+    assert found["data folder"].detail == f"{tmp_path} is on this machine, which all nodes are on"
+    assert found["state"].verdict == "ok"
 
 
 def test_an_address_that_is_not_ours(site: Sites, tmp_path: Path) -> None:
