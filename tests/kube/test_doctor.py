@@ -243,7 +243,8 @@ def test_the_command_probes_and_leaves_nothing(
     out = capsys.readouterr().out
     told = ("worker: ok: on parslfl-", "Python: ok", "data there: ok: 480 examples", "link: ok: file: ",
             "training: ok: softmax", "signals: ok: 1 running (", "nothing failed",
-            f"exchange there: ok: {bed.shared} lies in claim shared", "data: ok: digits, which needs no files")  # fmt: skip
+            f"exchange there: ok: {bed.shared} lies in claim shared",
+            "data: ok: digits, which needs no files")  # fmt: skip
     for line in told:
         assert line in out
     assert list((tmp_path / "runs").iterdir()) == []

@@ -92,7 +92,7 @@ def test_what_sbatch_accepts_but_never_starts(site: Sites, tmp_path: Path, short
 
 @pytest.fixture
 def away(slurm: None) -> Iterator[str]:
-    """A node's address, for the time of a test that of another machine: 203.0.113.9 is set apart for examples."""
+    """A partition of one node that says it is another machine; its address is set apart for examples."""
     assert not ask(["scontrol", "update", "nodename=node4", "nodeaddr=203.0.113.9"]).code
     assert not ask(["scontrol", "create", "partitionname=far", "nodes=node4"]).code
     yield "far"
