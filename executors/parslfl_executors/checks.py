@@ -91,8 +91,10 @@ def on_nodes(folder: Folder, near: bool) -> Check:
     """
     name, path, cure = folder.name, folder.here(), f"set {folder.field} to a folder that the nodes have"
     if not os.path.exists(path):  # noqa: PTH110  Path.exists raises in a closed folder
-        if folder.written and os.access(nearest(path), os.W_OK):
+        if folder.written and (near or os.access(nearest(path), os.W_OK)):
             return shared_folder(name, path, near)
+        if near:
+            return failed(name, f"{path} is not there, on the machine that all nodes are on", cure)
         return unknown(name, f"{path} is not seen from here; --probe tells whether a node sees it", cure)
     if not os.path.isdir(path):  # noqa: PTH112  the same
         return failed(name, f"{path} is no folder", cure)

@@ -207,7 +207,8 @@ def _image(site: Kubernetes, spec: Json, nodes: Sequence[Json], needs: Needs) ->
 
 def _platforms(spec: Json, nodes: Sequence[Json]) -> tuple[str, ...]:
     """Platforms of the nodes that a pod may go to, such as linux/amd64; none where they cannot be told."""
-    chosen = (spec.get("nodeSelector") or {}).get("kubernetes.io/arch")
+    wanted = spec.get("nodeSelector")
+    chosen = wanted.get("kubernetes.io/arch") if isinstance(wanted, dict) else None
     if chosen:
         return (f"linux/{chosen}",)
     about = [node["status"].get("nodeInfo") or {} for node in nodes]

@@ -61,11 +61,12 @@ _FIT = "install what the driver has there (constraints.txt), or run the driver f
 
 @dataclass(frozen=True)
 class Found:
-    """A Python that ran: its version, its path, and the versions of packages."""
+    """A Python that ran: its version, its path, the versions of packages, and the complaints before it."""
 
     python: str
     executable: str
     packages: tuple[tuple[str, str], ...]
+    complaint: str = ""
 
 
 def checks(site: Slurm, packages: Sequence[tuple[str, str]], near: bool) -> Iterator[Check]:
@@ -104,12 +105,14 @@ def _python(site: Slurm, packages: Sequence[tuple[str, str]], near: bool, images
     if isinstance(found, str):
         return unknown("Python", f"as seen from here, {found}; --probe tells whether it works on a node")
     if odd := differing(found.python, found.packages, packages):
-        return failed("Python", f"{', '.join(odd)}, as seen from here at {found.executable}", _FIT)
+        detail = f"{', '.join(odd)}, as seen from here at {found.executable}{found.complaint}"
+        return failed("Python", detail, _FIT)
     same = ", ".join(f"{name} {said}" for name, said in found.packages)
     detail = f"{found.python}, {same}: as here, at {found.executable}"
     if near or images or is_shared(Path(found.executable).parent):
-        return ok("Python", f"{detail}, as seen from this machine")
-    return unknown("Python", f"{detail}, on a disk that only this machine may have; --probe tells")
+        return ok("Python", f"{detail}, as seen from this machine{found.complaint}")
+    detail = f"{detail}, on a disk that only this machine may have{found.complaint}"
+    return unknown("Python", f"{detail}; --probe tells")
 
 
 def image_files(text: str) -> list[Path]:
@@ -143,13 +146,14 @@ def tried(script: str, python: str, packages: Sequence[str]) -> Found | str:
     command = f"{script}\n{python} -c {shlex.quote(_ASK)} {shlex.join(packages)}"
     with tempfile.TemporaryDirectory() as folder:
         code, out, err = _ran(command, Path(folder))
+    said = " ".join(err.split())[-200:]
     line = next((line for line in out.splitlines() if line.startswith(_MARK)), "")
     try:
         version, executable, versions = json.loads(line.removeprefix(_MARK))
-        return Found(str(version), str(executable), tuple((str(n), str(v)) for n, v in versions))
+        versioned = tuple((str(n), str(v)) for n, v in versions)
+        return Found(str(version), str(executable), versioned, f"; worker_init said: {said}" if said else "")
     except (ValueError, TypeError):
-        said = " ".join(err.split())[-200:] or f"exit code {code}"
-        return f"worker_init and `{python}` do not start Python ({said})"
+        return f"worker_init and `{python}` do not start Python ({said or f'exit code {code}'})"
 
 
 def _ran(command: str, folder: Path) -> tuple[int, str, str]:

@@ -42,7 +42,7 @@ class Mounts:
 
     def _inside(self, wanted: Folder, mount: Json) -> Check:
         volume = self.volumes.get(mount["name"], {})
-        claim = (volume.get(_CLAIM) or {}).get("claimName")
+        claim = _about(volume, _CLAIM).get("claimName")
         what = f"claim {claim}" if claim else f"volume {mount['name']}"
         where = f"{wanted.path} lies in {what}, mounted at {mount['mountPath']}"
         if claim:
@@ -84,9 +84,9 @@ def _blocks(spec: Json, name: str, key: str) -> list[Json]:
 def _volume(cluster: Cluster, volume: Json, pods: int) -> Check:
     name, kind = f"volume {volume['name']}", _kind(volume)
     if kind == _CLAIM:
-        return _claim(cluster, name, str(volume[kind].get("claimName")), pods)
+        return _claim(cluster, name, str(_about(volume, kind).get("claimName")), pods)
     if kind == "secret":  # which nobody here may read
-        secret = volume[kind].get("secretName")
+        secret = _about(volume, kind).get("secretName")
         return unknown(name, f"secret {secret}: a pod waits for one that is not there; {_PROBE}")
     if kind == "emptyDir":
         return ok(name, "an emptyDir, made with each pod")
@@ -130,6 +130,11 @@ def _refused(cluster: Cluster, name: str, claim: str, error: RefusedError) -> Ch
 
 def _kind(volume: Mapping[str, Any]) -> str:
     return next((key for key in volume if key != "name"), "emptyDir")  # what the server takes it for
+
+
+def _about(volume: Mapping[str, Any], kind: str) -> Json:
+    said = volume.get(kind)
+    return said if isinstance(said, dict) else {}
 
 
 def looked(found: Sequence[Check]) -> list[Check]:

@@ -72,9 +72,10 @@ def test_a_folder_for_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wri
 
 def test_a_folder_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCRATCH", str(tmp_path))
-    gone = on_nodes(Folder("data folder", "$SCRATCH/none", "sites.hpc.data"), near=True)
+    gone = on_nodes(Folder("data folder", "$SCRATCH/none", "sites.hpc.data"), near=False)
     assert (gone.verdict, gone.cure) == ("unknown", "set sites.hpc.data to a folder that the nodes have")
     assert gone.detail.startswith(f"{tmp_path}/none is not seen from here")
+    assert on_nodes(Folder("data folder", "$SCRATCH/none", "sites.hpc.data"), near=True).verdict == "failed"
     (tmp_path / "file").touch()
     assert on_nodes(Folder("data folder", str(tmp_path / "file"), "x"), near=True).verdict == "failed"
     new = Folder("state", str(tmp_path / "new"), "sites.hpc.state", written=True)

@@ -90,6 +90,13 @@ def test_a_package_that_is_missing_is_a_fault() -> None:
     )
 
 
+def test_what_worker_init_complains_of_is_told() -> None:
+    (said,) = looked(worker_init="module_of_nowhere=1\nsource /no/such/activate")
+    assert said.verdict == "ok"
+    assert "as seen from this machine; worker_init said: " in said.detail
+    assert said.detail.endswith("/no/such/activate: No such file or directory")
+
+
 def test_what_does_not_run_here_may_run_there() -> None:
     (said,) = looked(worker_init="source /no/such/activate", python="/no/such/python3")
     assert said.verdict == "unknown"

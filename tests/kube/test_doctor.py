@@ -213,6 +213,19 @@ def test_what_a_folder_of_pods_lies_in(
     assert (said.verdict, detail in said.detail) == (verdict, True), said
 
 
+ODD = [{"volumes": [{}, 3]}, {"volumes": "x"}, {"volumes": [{"name": "a", "persistentVolumeClaim": "b"}]},
+       {"nodeSelector": "amd64"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("pod", ODD)
+def test_a_pod_that_is_none_is_one_fault(bed: Bed, tmp_path: Path, pod: dict[str, Any]) -> None:
+    bed.levers()
+    found = looked(bed, tmp_path, Folder("data folder", "/data", "sites.cloud.data"), pod=pod)
+    assert [n for n, c in found.items() if c.verdict == "failed" and not n.startswith("volume ")] == ["pod"]
+    assert found["pod"].cure.startswith("change the field that the message names")
+    assert "visit" not in found["pod"].detail
+
+
 def test_what_is_written_must_outlive_the_pod(bed: Bed, tmp_path: Path) -> None:
     bed.levers()
     state = Folder("state", "/state", "sites.cloud.state", written=True)
