@@ -10,11 +10,11 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
-from parslfl_executors.checks import Check, failed, ok, unknown
+from parslfl_executors.checks import Call, Check, failed, ok, unknown
 
 #: Other machines whose ways are looked up, at most: names of many could take long to resolve.
 _MOST = 4
@@ -103,6 +103,19 @@ def call_back(address: str | None, own: Collection[str], found: Sequence[Way]) -
     if address not in own:
         return failed("address", f"{address} is no address of this machine", named)
     return _compared([address], known, near)
+
+
+def other_call(call: Call, own: Collection[str], found: Sequence[Way]) -> Check:
+    """The same of an address that something else than the executor listens on."""
+    if call.address not in own and not loopback(call.address):
+        detail = (
+            f"workers call {call.address}, which is no address of this machine: it must lead here; {_PROBE}"
+        )
+        return unknown(call.name, detail)
+    said = call_back(call.address, own, found)
+    right = sorted({way.begins for way in found if way.begins and not loopback(way.begins)})
+    cure = f"set {call.field} to {' or '.join(right) or 'an address that they reach'}" if said.cure else ""
+    return replace(said, name=call.name, cure=cure)
 
 
 def _compared(offered: Sequence[str], known: Sequence[Way], near: bool) -> Check:

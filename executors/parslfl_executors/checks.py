@@ -63,11 +63,21 @@ class Folder:
 
 
 @dataclass(frozen=True)
+class Call:
+    """An address of the driver that workers call, besides the executor's own; the `field` that names it."""
+
+    name: str
+    address: str
+    field: str
+
+
+@dataclass(frozen=True)
 class Needs:
-    """What workers must find where they run: folders, and packages in the versions that are here."""
+    """What workers must find where they run: folders, packages in the versions that are here, the driver."""
 
     folders: tuple[Folder, ...] = ()
     packages: tuple[tuple[str, str], ...] = ()
+    calls: tuple[Call, ...] = ()
 
 
 def minor(python: str) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from parslfl_executors.address_checks import call_back, is_near, loopback, past_gateway, ways
+from parslfl_executors.address_checks import Way, call_back, is_near, loopback, other_call, past_gateway, ways
 from parslfl_executors.checks import Check, Needs, failed, ok, unknown
 from parslfl_executors.fields import Unusable
 from parslfl_executors.image_checks import image
@@ -54,7 +54,7 @@ def checks(site: Kubernetes, label: str, folder: Path, needs: Needs) -> Iterator
     yield _pod(site, label, folder)
     nodes = _listed(cluster)
     yield _nodes(site, nodes)
-    yield _address(site, cluster, nodes or ())
+    yield from _addresses(site, cluster, nodes or (), needs)
     made = body("look", site.template(), {}, "", None)
     yield _image(site, made["spec"], nodes or (), needs)
     mounted = mounts(cluster, made, site.max_blocks)
@@ -163,19 +163,28 @@ def _fits(wish: Mapping[str, str], there: Mapping[str, str]) -> bool:
     return all(amount(there.get(name, "0")) >= amount(count) for name, count in wish.items())
 
 
-def _address(site: Kubernetes, cluster: Cluster, nodes: Sequence[Json]) -> Check:
+def _addresses(site: Kubernetes, cluster: Cluster, nodes: Sequence[Json], needs: Needs) -> Iterator[Check]:
     """Whether pods can call back; they do so by their node's way, or within the cluster's own network."""
-    from parslfl_executors.pool import addresses, is_own, own_address
+    from parslfl_executors.pool import addresses, own_address
 
     address = site.address or own_address()
+    peers = _peers(nodes) or ([host(cluster)] if loopback(host(cluster)) else [])
+    own, found = {address, *addresses(), "127.0.0.1"}, ways(peers)
+    yield _address(site, address, cluster, own, found)
+    yield from (other_call(one, own, found) for one in needs.calls if one.address != address)
+
+
+def _address(
+    site: Kubernetes, address: str, cluster: Cluster, own: Collection[str], found: Sequence[Way]
+) -> Check:
+    from parslfl_executors.pool import is_own
+
     if not is_own(address):
         detail = f"pods call {address}, which is not this machine's: it must lead here, to {_port(site)}"
         return unknown("address", f"{detail}; --probe tells")
     if os.environ.get("KUBERNETES_SERVICE_HOST") == host(cluster) and not loopback(address):
         detail = f"pods call {address}, this pod's own, in the network that all pods of the cluster share"
         return ok("address", detail)
-    peers = _addresses(nodes) or ([host(cluster)] if loopback(host(cluster)) else [])
-    own, found = {address, *addresses(), "127.0.0.1"}, ways(peers)
     said = call_back(address, own, found)
     hidden = not ipaddress.ip_address(address).is_global and past_gateway(found)
     if said.verdict == "ok" and hidden and not is_near(own, found):
@@ -184,7 +193,7 @@ def _address(site: Kubernetes, cluster: Cluster, nodes: Sequence[Json]) -> Check
     return said
 
 
-def _addresses(nodes: Sequence[Json]) -> list[str]:
+def _peers(nodes: Sequence[Json]) -> list[str]:
     listed = [one for node in nodes for one in node["status"].get("addresses") or ()]
     return [one["address"] for one in listed if one.get("type") == "InternalIP" and "." in one["address"]]
 

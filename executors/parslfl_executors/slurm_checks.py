@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from parslfl_executors import node_python, slurm_queue
-from parslfl_executors.address_checks import call_back, is_near, ways
+from parslfl_executors.address_checks import call_back, is_near, other_call, ways
 from parslfl_executors.checks import Check, Needs, failed, ok, on_nodes, shared_folder
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def _from_there(site: Slurm, folder: Path, peers: Sequence[str], needs: Needs) -
     own, found = {*addresses(), "127.0.0.1"}, ways(peers)
     near = is_near(own, found)
     yield call_back(site.address, own, found)
+    yield from (other_call(one, own, found) for one in needs.calls if one.address != site.address)
     yield shared_folder("run directory", folder, near)
     yield from (on_nodes(one, near) for one in needs.folders)
     yield from node_python.checks(site, needs.packages, near)

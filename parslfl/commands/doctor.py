@@ -25,7 +25,7 @@ from parslfl.probing import packages
 from parslfl.report.text import plural
 from parslfl.seeding import derive
 from parslfl.sites import Site
-from parslfl_executors.checks import Check, Folder, Needs, failed, ok, shared_folder, unknown
+from parslfl_executors.checks import Call, Check, Folder, Needs, failed, ok, shared_folder, unknown
 from parslfl_executors.fields import FieldError, Unusable, seconds
 from parslfl_executors.preflight import preflight
 
@@ -128,7 +128,17 @@ def _needs(site: Site, request: Request, run: Path) -> Needs:
         folders.append(Folder(name, path or str(run), field, written=True))
     if not site.is_here() and not _needs_no_files(request):
         folders.append(Folder(_DATA, str(_folder(site, request)), f"{where}.data"))
-    return Needs(tuple(folders), packages())
+    return Needs(tuple(folders), packages(), () if site.is_here() else _calls(site, where))
+
+
+def _calls(site: Site, where: str) -> tuple[Call, ...]:
+    """Where the site's workers reach the server of models and updates, if there is one."""
+    if site.transport.kind != "grpc":
+        return ()
+    from parslfl_executors.pool import own_address  # loads Parsl
+
+    address = site.transport.address or getattr(site.executor, "address", None) or own_address()
+    return (Call("exchange address", address, f"{where}.transport.address"),)
 
 
 def _folder(site: Site, request: Request) -> Path:

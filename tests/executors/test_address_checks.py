@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from parslfl_executors import address_checks
-from parslfl_executors.address_checks import Way, call_back, is_near, past_gateway, ways
+from parslfl_executors.address_checks import Way, call_back, is_near, other_call, past_gateway, ways
+from parslfl_executors.checks import Call
 
 LAN, VPN, LOOP = (
     Way("n1", "10.0.0.9", "10.0.0.1"),
@@ -60,3 +61,16 @@ def test_of_many_nodes_a_few_are_asked_for_spread_over_all(monkeypatch: pytest.M
     monkeypatch.setattr(address_checks, "_way", lambda peer: Way(peer, peer, "x"))
     assert [way.peer for way in ways([f"n{i}" for i in range(1000)])] == ["n0", "n250", "n500", "n750"]
     assert [way.peer for way in ways(["a", "b", "c", "d", "e"])] == ["a", "b", "c", "d"]
+
+
+def test_an_address_of_something_else_has_a_field_of_its_own() -> None:
+    def said(address: str, *found: Way) -> tuple[str, str]:
+        check = other_call(Call("exchange address", address, "sites.hpc.transport.address"), ALL, found)
+        assert check.name == "exchange address"
+        return check.verdict, check.cure
+
+    assert said("10.0.0.1", LAN) == ("ok", "")
+    assert said("10.0.0.1", VPN) == ("unknown", "set sites.hpc.transport.address to 10.8.0.1")
+    assert said("127.0.0.1", LAN) == ("failed", "set sites.hpc.transport.address to 10.0.0.1")
+    assert said("203.0.113.7", LAN) == ("unknown", "")  # a NAT, perhaps
+    assert said("127.0.0.1", LOOP) == ("ok", "")

@@ -11,7 +11,7 @@ import yaml
 
 from parslfl.cli import main
 from parslfl.sites import Site
-from parslfl_executors.checks import Check, Folder, Needs
+from parslfl_executors.checks import Call, Check, Folder, Needs
 from parslfl_executors.pool import own_address
 from parslfl_executors.preflight import preflight
 from parslfl_executors.slurm_queue import ask
@@ -106,6 +106,12 @@ def test_nodes_that_are_other_machines(site: Sites, tmp_path: Path, away: str) -
     assert found["address"].detail == "127.0.0.1 is this machine only for itself: workers cannot call it"
     assert found["address"].cure == f"set address: {own}, or leave address out"
     assert found["data folder"].verdict == found["Python"].verdict == "unknown"
+    calls = (Call("exchange address", "127.0.0.1", "sites.hpc.transport.address"),)
+    there = preflight(
+        site(partition=away, address=None).executor, "hpc", tmp_path / "parsl", Needs(calls=calls)
+    )
+    other = next(check for check in there if check.name == "exchange address")
+    assert (other.verdict, other.cure) == ("failed", f"set sites.hpc.transport.address to {own}")
     said = looked(site(partition=away, address=None), tmp_path)["address"]
     assert said.verdict == "ok"
     assert said.detail.endswith(f"{own}, where the way from here to 203.0.113.9 begins")
