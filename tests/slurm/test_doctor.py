@@ -169,6 +169,18 @@ def test_the_command_probes_and_leaves_nothing(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_a_data_folder_without_the_data(
+    site: Sites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file(site(), tmp_path)
+    words = [*WORDS, "--dataset", "cifar10", "--set", f"sites.hpc.data={tmp_path}"]
+    assert main(words) == 1
+    out = capsys.readouterr().out
+    assert f"hpc: data folder: ok: {tmp_path} is on this machine" in out
+    assert f"hpc: data: failed: no cifar10 in {tmp_path} -> copy it there, or set sites.hpc.data" in out
+
+
 def test_a_probe_that_stays_in_the_queue(
     site: Sites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
