@@ -162,7 +162,7 @@ class Kubernetes(Settings):
             places["{cert_dir}"] = f'"{HOME}/certificates"'
         provider = Pods(
             self.cluster(),
-            self._template(),
+            self.template(),
             marks(logs, label),
             init_blocks=self.init_blocks,
             min_blocks=self.min_blocks,
@@ -227,7 +227,8 @@ class Kubernetes(Settings):
 
         return sweep(self.cluster(), marks(logs, label))
 
-    def _template(self) -> Template:
+    def template(self) -> Template:
+        """What all pods of this site have in common."""
         from parslfl_executors.pool import bound_threads
 
         limits = {"cpu": self.cores, "memory": self.memory}
