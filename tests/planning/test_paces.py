@@ -46,7 +46,7 @@ def test_a_slow_client_trains_as_much_as_keeps_up_with_the_median(slower: float,
 
 
 def test_the_whole_model_comes_back_only_with_room() -> None:
-    """At half the units a step takes a quarter: 1/32 s is as fast as all others, a fifth more is not enough."""
+    """At half the units a step takes a quarter: 1/32 s is as fast as all others, more is too slow."""
     paces = {1.0: (0.375,), 0.5: (0.0375,)}
     back = {"keep": 0.5, "measured": 0.5}
     assert keep(known(1.0, paces=paces, **back)) == 0.75
