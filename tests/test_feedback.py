@@ -11,6 +11,8 @@ import pytest
 
 from parslfl import tasks
 from parslfl.codecs import wire
+from parslfl.codecs.cast import Fp16
+from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
 from parslfl.data.partition import Iid
@@ -125,3 +127,18 @@ def test_the_bytes_of_both_ways_are_in_the_update(task: TrainTask, tmp_path: Pat
     assert update.bytes_down == (tmp_path / "models/start").stat().st_size
     assert update.ref.size == (tmp_path / update.ref.path).stat().st_size
     assert update.raw_bytes == 16
+
+
+def test_nothing_is_lost_where_the_codec_changes_from_round_to_round(task: TrainTask) -> None:
+    """From topk to 8 bits, to halves, to everything, and back: what was sent and what is kept is all."""
+    codecs = [TopK(0.25), Quantize(8), TopK(0.25), Fp16(), Raw(), TopK(0.25)]
+    came = np.zeros(4)
+    for round, codec in enumerate(codecs):
+        one = replace(task, codec=codec, round=round, accepted=round - 1, seed=round)
+        came += sent(one)
+        left = kept(one)
+        assert left is not None
+        np.testing.assert_allclose(came + left, (round + 1) * STEP, rtol=1e-6)
+        if isinstance(codec, Raw):
+            assert left == [0, 0, 0, 0]
+    assert came.tolist() == pytest.approx([24, 15, 10, 5])

@@ -1,0 +1,114 @@
+"""`codec: auto` and `federated_dropout: auto` in whole runs on real workers."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
+
+import pytest
+from grpc_bed import Line
+from plodding import Plodding
+
+from parslfl import journal
+from parslfl.channels import File, Grpc
+from parslfl.experiment import Experiment
+from parslfl.messages import Assignment
+from parslfl.orchestrator import rounds
+from parslfl.planning.history import History
+from parslfl.reports import Choice, RoundReport
+from parslfl.sites import Federation, Site
+from parslfl.timesheet import choices
+from parslfl_executors.local import Local
+
+WORKERS = Path(__file__).parents[1] / "workers"
+Make = Callable[..., Experiment]
+#: Bytes/s of the slow site's way to the driver.
+RATE = 200_000
+#: 490 KB of update: 2.5 s over the slow line.
+LARGE = {"dataset": "synthetic:side=64,samples=400", "per_round": 4}
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Federation]:
+    """Two clients beside the driver, which add their updates up themselves, and two behind a slow line."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    line = Line(port, [], RATE)
+    there = Grpc(address="127.0.0.1", port=int(line.address.rpartition(":")[2]), listen=f"127.0.0.1:{port}")
+    executor = Local(workers=1)
+    near = Site(name="near", clients=2, executor=executor, transport=File(), merge="site")
+    distant = Site(name="far", clients=2, executor=executor, transport=there, state=str(tmp_path / "state"))
+    yield Federation(sites=(near, distant))
+    line.close()
+
+
+def planned(experiment: Experiment, sites: Federation, past: list[RoundReport]) -> tuple[Choice, ...]:
+    """What the round after those of a journal is planned to be."""
+    history = reduce(History.after, past, History())
+    return choices(experiment.plan(len(past), sites.clients(), history=history))
+
+
+def test_the_site_with_the_slow_link_gets_the_stronger_codec_and_its_rounds_are_shorter(
+    far: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    raw = list(rounds(far, experiment(**LARGE, rounds=2), tmp_path / "raw"))
+    made = experiment(**LARGE, rounds=4, codec="auto")
+    running = rounds(far, made, tmp_path / "run")
+    reports = [next(running), next(running)]
+    running.close()
+    reports += list(rounds(far, made, tmp_path / "run", resume=True))
+    done = {report.round: report for report in reports}
+    first, last = done[0].choices, done[3].choices
+    assert {(c.codec, c.why) for c in first} == {("quantize:block=0+zstd:level=0", "link not measured yet")}
+    slow = [c for c in last if c.client.site == "far"]
+    assert {c.codec.partition(":")[0] for c in slow} == {"topk"}
+    assert all("of transfer (raw: " in c.why and "link 0." in c.why for c in slow)
+    assert {c.codec for c in last if c.client.site == "near"} <= {"raw", "fp16"}
+    assert not [f for report in reports for f in report.failures]
+    assert not [note for report in reports for u in report.updates for note in u.notes]
+    assert raw[1].seconds > 2 * 490_000 / RATE
+    assert min(done[2].seconds, done[3].seconds) < raw[1].seconds / 2
+    kept = journal.reports(tmp_path / "run")
+    assert kept == [done[round] for round in range(4)]
+    assert [planned(made, far, kept[:round]) for round in range(4)] == [report.choices for report in kept]
+
+
+def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: Make, tmp_path: Path) -> None:
+    """14 steps of 0.36 s are 5 s, three quarters of the units 2.8 s, and a round has 4 s."""
+    sites = Federation(
+        sites=tuple(
+            Site(
+                name=name,
+                clients=clients,
+                executor=Local(
+                    workers=1,
+                    worker_init=f"export PYTHONPATH={WORKERS} SECONDS_A_STEP={seconds}",
+                ),
+            )
+            for name, clients, seconds in (("quick", 3, 0.005), ("slow", 1, 0.36))
+        )
+    )
+    made = experiment(model=Plodding(width=16, hidden=32), federated_dropout="auto", deadline=4, rounds=3)
+    reports = list(rounds(sites, made, tmp_path / "run"))
+    assert [[c.keep for c in report.choices if c.client.site == "quick"] for report in reports] == [
+        [1.0] * 3
+    ] * 3
+    slow = [next(c for c in report.choices if c.client.site == "slow") for report in reports]
+    assert (slow[0].keep, slow[0].why) == (1.0, "pace not measured yet")
+    assert [(f.client.site, f.kind) for f in reports[0].failures] == [("slow", "late")]
+    assert (slow[1].keep, slow[1].why) == (0.75, "late at the deadline with the whole model")
+    assert slow[2].keep < 0.75
+    assert "x the median's seconds a step" in slow[2].why
+    assert [report.failures for report in reports[1:]] == [(), ()]
+    assert reports[2].seconds < reports[1].seconds < reports[0].seconds
+    sizes = [next(u.raw_bytes for u in r.updates if u.client.site == "slow") for r in reports[1:]]
+    assert sizes[1] < sizes[0] < max(u.raw_bytes for u in reports[0].updates)
+    kept = journal.reports(tmp_path / "run")
+    assert [planned(made, sites, kept[:round]) for round in range(3)] == [report.choices for report in kept]
+
+
+def test_without_auto_nothing_is_chosen_or_told(federation: Federation, experiment: Make) -> None:
+    cohort = experiment().plan(0, federation.clients()).cohort
+    assert [Assignment(a.client, a.work, a.codec) for a in cohort] == list(cohort)
