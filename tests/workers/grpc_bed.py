@@ -84,7 +84,11 @@ class Line:
             while True:
                 near, _ = self._listening.accept()
                 self._ends.append(near)
-                far = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except ConnectionRefusedError:  # its run is over; the next one will listen there
+                    _cut(near)
+                    continue
                 self._ends.append(far)
                 left = [self._cuts.pop(0) if self._cuts else 1 << 40]
                 for here, there in ((near, far), (far, near)):
