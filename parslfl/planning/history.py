@@ -28,7 +28,10 @@ _REMEMBERED = 5
 
 @dataclass(frozen=True)
 class Late:
-    """A client had not delivered when its round was over, after `seconds`; it trained the share `keep`."""
+    """A client had not delivered when its round was over, after `seconds`; it trained the share `keep`.
+
+    One whose site had workers for less than half of the round waited for them: that is not its doing.
+    """
 
     keep: float
     seconds: float
@@ -38,7 +41,7 @@ class Late:
 class Record:
     """One client. `codec`, `keep`: what it was asked for last; `measured`: what it delivered last with.
 
-    `links`: bytes/s of its last uploads. `unseen`: rounds since one was measured. `paces`: seconds a
+    `links`: bytes/s of its last uploads. `unseen`: updates since one's way was measured. `paces`: seconds a
     step of its last trainings, by the kept share of the model. `steps`: how many a round has. `late`:
     one entry for each of its last rounds, None where it was not late.
     """
@@ -74,9 +77,12 @@ class History:
     def after(self, report: RoundReport) -> History:
         """The history once `report` belongs to it; clients without a `Choice` are left as they were."""
         chosen = {choice.client: choice for choice in report.choices}
-        came = [(chosen[u.client], u) for u in report.updates if u.client in chosen and _sane(u.raw_bytes)]
+        known = [u for u in report.updates if _sane(u.raw_bytes) and _sane(u.ref.size)]
+        came = [(chosen[update.client], update) for update in known if update.client in chosen]
         updates = {update.client: update for update in report.updates}
-        late = {failure.client for failure in report.failures if failure.kind == "late"}
+        without = {times.site for times in report.sites if times.ready < report.seconds / 2}
+        missed = [failure.client for failure in report.failures if failure.kind == "late"]
+        late = {client for client in missed if client.site not in without}
         clients = {
             client: _next(
                 self.clients.get(client, Record()),
@@ -153,11 +159,10 @@ class History:
 
 def _next(before: Record, choice: Choice, update: Update | None, late: Late | None) -> Record:
     """A client's record after a round in which it was asked for `choice`."""
-    record = replace(before, codec=choice.codec, keep=choice.keep, unseen=before.unseen + 1)
-    record = replace(record, late=(*before.late, late)[-_REMEMBERED:])
+    record = replace(before, codec=choice.codec, keep=choice.keep, late=(*before.late, late)[-_REMEMBERED:])
     if update is None:
         return record
-    spent = update.spent
+    spent, record = update.spent, replace(record, unseen=before.unseen + 1)
     if _sane(spent.send) and _sane(update.ref.size):
         links = (*before.links, update.ref.size / spent.send)[-_KEPT:]
         record = replace(record, links=links, unseen=0)

@@ -18,7 +18,7 @@ SHARE = 0.1
 LEAST = 0.1
 #: A milder codec is taken only with this much of the allowed time: residuals depend on what was sent before.
 ROOM = 0.5
-#: Rounds without a measured upload after which a milder codec is tried, to see the link again.
+#: Updates whose way was not measured after which a milder codec is tried, to see the link again.
 UNSEEN = 5
 
 
@@ -54,7 +54,7 @@ def choose_codec(
     if rate is None or training is None or size is None:
         return rungs[now], "link not measured yet"
     if record.links and record.unseen >= UNSEEN and now:
-        return rungs[now - 1], f"link not measured for {UNSEEN} rounds: milder, to see it"
+        return rungs[now - 1], f"link not measured by {UNSEEN} updates: milder, to see it"
     seconds = [size * history.shares.get(rung.spec, rung.share) / rate for rung in rungs]
     allowed = max(SHARE * training, LEAST)
     good = [i for i, needed in enumerate(seconds) if needed <= allowed * (ROOM if i < now else 1)]

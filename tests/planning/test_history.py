@@ -13,7 +13,7 @@ import pytest
 from parslfl import records
 from parslfl.messages import Client, Failure, Ref, Spent, Update
 from parslfl.planning.history import History, Late
-from parslfl.reports import Choice, RoundReport
+from parslfl.reports import Choice, RoundReport, SiteTimes
 
 ANN, BOB, EVE = Client(0, "here"), Client(1, "here"), Client(2, "there")
 
@@ -99,6 +99,14 @@ def test_who_was_late_is_remembered_for_five_rounds_and_only_for_such_a_deadline
     assert after.clients[ANN].too_late(8.0) == [1.0]
     assert not after.clients[ANN].just_late(8.0)
     assert after.after(report(update(ANN))).clients[ANN].too_late(8.0) == []
+
+
+def test_who_was_late_for_want_of_workers_was_not_slow() -> None:
+    """Of 9 s, their site had workers in the last 4 s; blocks' seconds are summed."""
+    waited = report(late=(ANN, EVE), seconds=9.0)
+    sites = (SiteTimes("here", ready=4.0), SiteTimes("there", ready=4.5))
+    history = told(replace(waited, sites=sites))
+    assert (history.clients[ANN].late, history.clients[EVE].late) == ((None,), (Late(1.0, 9.0),))
 
 
 @pytest.mark.parametrize("lie", [math.nan, math.inf, -1.0, 0.0, 1e300, "fast", None])

@@ -76,7 +76,7 @@ def test_the_site_with_the_slow_link_gets_the_stronger_codec_and_its_rounds_are_
 
 
 def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: Make, tmp_path: Path) -> None:
-    """14 steps of 0.36 s are 5 s, three quarters of the units 2.8 s, and a round has 4 s."""
+    """7 steps of 0.72 s are 5 s, with three quarters of the units 2.8 s, and a round has 4 s."""
     sites = Federation(
         sites=tuple(
             Site(
@@ -87,10 +87,17 @@ def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: M
                     worker_init=f"export PYTHONPATH={WORKERS} SECONDS_A_STEP={seconds}",
                 ),
             )
-            for name, clients, seconds in (("quick", 3, 0.005), ("slow", 1, 0.36))
+            for name, clients, seconds in (("quick", 3, 0.06), ("slow", 1, 0.72))
         )
     )
-    made = experiment(model=Plodding(width=16, hidden=32), federated_dropout="auto", deadline=4, rounds=3)
+    made = experiment(
+        dataset="synthetic:samples=448",
+        batch_size=16,
+        model=Plodding(width=16, hidden=32),
+        federated_dropout="auto",
+        deadline=4,
+        rounds=3,
+    )
     reports = list(rounds(sites, made, tmp_path / "run"))
     assert [[c.keep for c in report.choices if c.client.site == "quick"] for report in reports] == [
         [1.0] * 3
