@@ -69,4 +69,6 @@ def choose_codec(
 
 def _short(number: float) -> str:
     """Two digits, without an exponent."""
+    if number < 0.001:
+        return "<0.001"
     return f"{number:,.0f}" if number >= 10 else f"{float(f'{number:.2g}'):.6f}".rstrip("0").rstrip(".")

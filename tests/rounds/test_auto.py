@@ -69,14 +69,14 @@ def test_the_site_with_the_slow_link_gets_the_stronger_codec_and_its_rounds_are_
     assert not [note for report in reports for u in report.updates for note in u.notes]
     behind = [u for u in done[0].updates if u.client.site == "far"]
     assert all(u.spent.send > 0.9 * u.ref.size / RATE for u in behind)
-    assert min(done[2].seconds, done[3].seconds) < sum(u.raw_bytes for u in behind) / RATE / 2
+    assert min(done[1].seconds, done[3].seconds) < sum(u.raw_bytes for u in behind) / RATE
     kept = journal.reports(tmp_path / "run")
     assert kept == [done[round] for round in range(4)]
     assert [planned(made, far, kept[:round]) for round in range(4)] == [report.choices for report in kept]
 
 
 def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: Make, tmp_path: Path) -> None:
-    """7 steps of 0.72 s are 5 s, with three quarters of the units 2.8 s, and a round has 4 s."""
+    """7 steps of 0.93 s are 6.5 s, with three quarters of the units 3.7 s, and a round has 6 s."""
     sites = Federation(
         sites=tuple(
             Site(
@@ -87,7 +87,7 @@ def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: M
                     worker_init=f"export PYTHONPATH={WORKERS} SECONDS_A_STEP={seconds}",
                 ),
             )
-            for name, clients, seconds in (("quick", 3, 0.06), ("slow", 1, 0.72))
+            for name, clients, seconds in (("quick", 3, 0.06), ("slow", 1, 0.93))
         )
     )
     made = experiment(
@@ -95,7 +95,7 @@ def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: M
         batch_size=16,
         model=Plodding(width=16, hidden=32),
         federated_dropout="auto",
-        deadline=4,
+        deadline=6,
         rounds=3,
     )
     reports = list(rounds(sites, made, tmp_path / "run"))
