@@ -271,7 +271,8 @@ def _parsed(text: str, known: Mapping[str, type], family: str) -> object:
             return specs.parse_chain(text, known, family, _CHAINS[family])
         return specs.parse(text, known, family)
     except ConfigError as error:
-        raise FieldError("; ".join(problem.message for problem in error.problems)) from None
+        auto = [f"or {AUTO}, alone"] if family == "codec" else []
+        raise FieldError("; ".join([*(problem.message for problem in error.problems), *auto])) from None
 
 
 def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:
