@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from grpc_bed import Line
-from plodding import Plodding
+from plodding import UNITS, Plodding
 
-from parslfl import journal
+from parslfl import checkpoints, journal
 from parslfl.channels import File, Grpc
 from parslfl.experiment import Experiment
 from parslfl.messages import Assignment
@@ -90,14 +90,7 @@ def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: M
             for name, clients, seconds in (("quick", 3, 0.06), ("slow", 1, 0.93))
         )
     )
-    made = experiment(
-        dataset="synthetic:samples=448",
-        batch_size=16,
-        model=Plodding(width=16, hidden=32),
-        federated_dropout="auto",
-        deadline=6,
-        rounds=3,
-    )
+    made = experiment(dataset="synthetic", model=Plodding(), federated_dropout="auto", deadline=6, rounds=3)
     reports = list(rounds(sites, made, tmp_path / "run"))
     assert [[c.keep for c in report.choices if c.client.site == "quick"] for report in reports] == [
         [1.0] * 3
@@ -112,6 +105,9 @@ def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: M
     assert reports[2].seconds < reports[1].seconds < reports[0].seconds
     sizes = [next(u.raw_bytes for u in r.updates if u.client.site == "slow") for r in reports[1:]]
     assert sizes[1] < sizes[0] < max(u.raw_bytes for u in reports[0].updates)
+    model = checkpoints.read(tmp_path / "run" / "models" / "round-0003.plm", "")["w"]
+    assert set(model.tolist()) <= {3.0, 4.0, 5.0}  # what the slow one trained is (3 * 1 + 5) / 4, the rest 1
+    assert model.sum() == 3 * UNITS + (slow[1].keep + slow[2].keep) * UNITS
     kept = journal.reports(tmp_path / "run")
     assert [planned(made, sites, kept[:round]) for round in range(3)] == [report.choices for report in kept]
 
