@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from functools import reduce
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 from grpc_bed import Line
-from plodding import UNITS, Plodding
+from plodding import UNITS, Plodding, units
 
 from parslfl import checkpoints, journal
 from parslfl.channels import File, Grpc
@@ -18,6 +20,7 @@ from parslfl.messages import Assignment
 from parslfl.orchestrator import rounds
 from parslfl.planning.history import History
 from parslfl.reports import Choice, RoundReport
+from parslfl.seeding import derive
 from parslfl.sites import Federation, Site
 from parslfl.timesheet import choices
 from parslfl_executors.local import Local
@@ -75,6 +78,21 @@ def test_the_site_with_the_slow_link_gets_the_stronger_codec_and_its_rounds_are_
     assert [planned(made, far, kept[:round]) for round in range(4)] == [report.choices for report in kept]
 
 
+def averaged(reports: list[RoundReport]) -> npt.NDArray[np.float64]:
+    """The model of a run of `Plodding`, whose clients have as many examples each: every number is averaged
+    over those who trained it."""
+    model = np.zeros(UNITS)
+    for report in reports:
+        sums, counts = np.zeros(UNITS), np.zeros(UNITS)
+        came = {update.client for update in report.updates}
+        for choice in (choice for choice in report.choices if choice.client in came):
+            at = units(derive(0, "train", report.round, choice.client.index), choice.keep)
+            sums[at] += 5 if choice.client.site == "slow" else 1
+            counts[at] += 1
+        model += np.divide(sums, counts, out=np.zeros(UNITS), where=counts > 0)
+    return model
+
+
 def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: Make, tmp_path: Path) -> None:
     """7 steps of 0.93 s are 6.5 s, with three quarters of the units 3.7 s, and a round has 6 s."""
     sites = Federation(
@@ -92,22 +110,17 @@ def test_a_slow_client_gets_a_smaller_model_and_comes_back_in_time(experiment: M
     )
     made = experiment(dataset="synthetic", model=Plodding(), federated_dropout="auto", deadline=6, rounds=3)
     reports = list(rounds(sites, made, tmp_path / "run"))
-    assert [[c.keep for c in report.choices if c.client.site == "quick"] for report in reports] == [
-        [1.0] * 3
-    ] * 3
-    slow = [next(c for c in report.choices if c.client.site == "slow") for report in reports]
-    assert (slow[0].keep, slow[0].why) == (1.0, "pace not measured yet")
+    assert {(c.keep, c.why) for c in reports[0].choices} == {(1.0, "pace not measured yet")}
     assert [(f.client.site, f.kind) for f in reports[0].failures] == [("slow", "late")]
+    slow = [next(c for c in report.choices if c.client.site == "slow") for report in reports]
     assert (slow[1].keep, slow[1].why) == (0.75, "late at the deadline with the whole model")
     assert slow[2].keep < 0.75
-    assert "x the median's seconds a step" in slow[2].why
-    assert [report.failures for report in reports[1:]] == [(), ()]
-    assert reports[2].seconds < reports[1].seconds < reports[0].seconds
-    sizes = [next(u.raw_bytes for u in r.updates if u.client.site == "slow") for r in reports[1:]]
-    assert sizes[1] < sizes[0] < max(u.raw_bytes for u in reports[0].updates)
+    assert reports[2].failures == ()
+    assert reports[2].seconds < reports[0].seconds
+    sizes = {u.client.site: u.raw_bytes for u in reports[2].updates}
+    assert sizes["slow"] == 4 * UNITS * slow[2].keep
     model = checkpoints.read(tmp_path / "run" / "models" / "round-0003.plm", "")["w"]
-    assert set(model.tolist()) <= {3.0, 4.0, 5.0}  # what the slow one trained is (3 * 1 + 5) / 4, the rest 1
-    assert model.sum() == 3 * UNITS + (slow[1].keep + slow[2].keep) * UNITS
+    np.testing.assert_allclose(model, averaged(reports), rtol=1e-6)
     kept = journal.reports(tmp_path / "run")
     assert [planned(made, sites, kept[:round]) for round in range(3)] == [report.choices for report in kept]
 

@@ -15,7 +15,7 @@ import numpy as np
 from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
 from parslfl.params import Params
 from parslfl.seeding import generator
-from parslfl.submodel import take
+from parslfl.submodel import Indices, take
 
 UNITS, STEPS = 64, 7
 #: From here on a step is slow.
@@ -33,8 +33,7 @@ class Plodding:
         return {"w": np.zeros(UNITS, np.float32)}
 
     def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
-        units = np.sort(generator(seed, "units").permutation(UNITS)[: round(UNITS * work.keep)])
-        kept = {"w": (units,)} if work.keep < 1 else {}
+        kept = {"w": (units(seed, work.keep),)} if work.keep < 1 else {}
         pace, done = float(os.environ["SECONDS_A_STEP"]), 0
         while done < STEPS and not stop():
             time.sleep(pace * work.keep**2)
@@ -44,3 +43,8 @@ class Plodding:
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
         return Scores(0.5, 1.0, len(samples))
+
+
+def units(seed: int, keep: float) -> Indices:
+    """Which units the task with `seed` trains, ascending."""
+    return np.sort(generator(seed, "units").permutation(UNITS)[: round(UNITS * keep)])
