@@ -98,7 +98,7 @@ class Experiment(Settings):
     codec: or "auto": the planner chooses one for each client and round, by its link and its training time.
 
     error_feedback: what the codec leaves out of an update is kept at the site and added to the
-    client's next one (None: where its error does not average out, as with topk).
+    client's next one (None: where its error does not average out, as with topk and lowrank).
 
     federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
     a smaller model, others each round (Caldas et al. 2018). "auto": slow clients do, by their pace.

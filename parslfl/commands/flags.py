@@ -81,15 +81,15 @@ FLAGS = (
         "codec",
         LEARN,
         "SPEC",
-        "how updates are written; + joins several, as in topk:ratio=0.05+quantize:bits=4+zstd; or auto: for "
-        "each client as strongly as its link needs, so that sending takes a tenth of its training",
+        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd; or "
+        "auto: for each client as strongly as its link needs, so that sending takes a tenth of its training",
         ("parslfl.codecs.names", "CODECS"),
     ),
     _of(
         "error-feedback",
         LEARN,
         "true|false",
-        "add to a client's next update what the codec left out; without it: with topk and randomk",
+        "add to a client's next update what the codec left out; without it: with topk, randomk and lowrank",
     ),
     _of(
         "federated-dropout",
