@@ -13,13 +13,14 @@ from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
 from parslfl.protocols import Codec
 
-#: Spec, and the bytes that it leaves of each byte of an update: of ResNet-18 after 8 steps on CIFAR-10, as
-#: `benchmarks/codec_speed.py` finds, rounded up. A run goes by its own updates once it has any.
+#: Spec, and about how many bytes it leaves of each byte of an update: a little more than of ResNet-18 after 8
+#: steps on CIFAR-10 (`benchmarks/codec_speed.py`); of lowrank, than its fields say. A run soon has its own.
 _RUNGS: tuple[tuple[str, float], ...] = (
     ("raw", 1.0),
     ("fp16", 0.5),
     ("quantize:bits=8,block=0+zstd", 0.16),
     ("quantize:bits=4+zstd", 0.09),
+    ("lowrank:ratio=0.15+quantize:bits=4,block=64+zstd", 0.025),
     ("topk:ratio=0.05+quantize:bits=4+zstd", 0.01),
     ("topk:ratio=0.01+quantize:bits=8+zstd", 0.005),
 )

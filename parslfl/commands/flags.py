@@ -81,8 +81,8 @@ FLAGS = (
         "codec",
         LEARN,
         "SPEC",
-        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd; or "
-        "auto: for each client as strongly as its link needs, so that sending takes a tenth of its training",
+        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd; "
+        "or auto: as strongly as each client's link needs for sending to take a tenth of its training",
         ("parslfl.codecs.names", "CODECS"),
     ),
     _of(
