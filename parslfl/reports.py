@@ -46,6 +46,16 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the planner chose for `client`, and why: the spec of its codec, the share of units it kept."""
+
+    client: Client
+    codec: str
+    keep: float
+    why: str
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One finished round.
 
@@ -54,7 +64,7 @@ class RoundReport:
     updates up itself; over gRPC since the round before, each counted as it crosses, what was sent again
     too. `seconds` from planning to the new model. `accuracy` and `test_loss` are None in rounds that are
     not evaluated; where an evaluation was due and failed, `evaluation_error` says why. `sites`: where each
-    site's time went; `incidents`: what was survived.
+    site's time went; `incidents`: what was survived; `choices`: of the planner, where it had any.
     """
 
     round: int
@@ -71,6 +81,7 @@ class RoundReport:
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ def _train(task: TrainTask) -> Outcome:
             setup=started - began,
             host=socket.gethostname(),
             pid=os.getpid(),
+            send=sent.seconds,
         ),
         notes=(*(part.notes if part else ()), *sent.notes),
         bytes_down=task.start.size + (task.shared.size if task.shared else 0),
@@ -170,12 +171,13 @@ def _samples(task: TrainTask) -> tuple[Samples, Samples | None]:
 @dataclass(frozen=True)
 class _Sent:
     """An update that is on its way, what its reader should know, and the strategy's part: what came of
-    it, and its seconds."""
+    it, and its seconds. `seconds`: as `Spent.send`."""
 
     ref: Ref
     notes: tuple[str, ...]
     personal: Personal | None
     kept: float
+    seconds: float
 
 
 def _send(
@@ -202,12 +204,15 @@ def _send(
     personal = keep(task.codec.decode(arrays, note, delta)) if keep else None
     spent = time.time() - began
     packed = wire.pack(arrays, {**note, KEY: describe(kept)} if kept else note)
+    began = time.monotonic()
     ref: Ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    rides = not ref.path and len(ref.data) == ref.size
+    seconds = 0.0 if rides else time.monotonic() - began
     if task.error_feedback:
         opened(task.codec, arrays, note, delta).add(delta, -1.0)
         residual = put(left, delta, kept) if kept else delta
         store.save(task.client, RESIDUAL, task.round, task.accepted, residual)
-    return _Sent(ref, notes, personal, spent)
+    return _Sent(ref, notes, personal, spent, seconds)
 
 
 def _keep(

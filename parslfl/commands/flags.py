@@ -81,7 +81,8 @@ FLAGS = (
         "codec",
         LEARN,
         "SPEC",
-        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd",
+        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd; "
+        "or auto: as strongly as each client's link needs for sending to take a tenth of its training",
         ("parslfl.codecs.names", "CODECS"),
     ),
     _of(
@@ -94,7 +95,8 @@ FLAGS = (
         "federated-dropout",
         LEARN,
         "SHARE",
-        "share of hidden units that a client leaves out: it trains and sends a smaller model (0 to 1)",
+        "share of hidden units that a client leaves out: it trains and sends a smaller model (0 to 1); or "
+        "auto: for slow clients only, by their pace",
     ),
     _of("rounds", LEARN, "N", "rounds in all"),
     _of("epochs", LEARN, "N", "passes of a client over its own examples in a round"),
