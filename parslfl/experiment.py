@@ -49,6 +49,7 @@ _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
     "model": (MODELS, Model),
     "strategy": (STRATEGIES, Strategy),
     "codec": (CODECS, Codec),
+    "downlink_codec": (CODECS, Codec),
 }
 #: Families whose members `+` joins, and into what.
 _CHAINS: dict[str, Callable[[tuple[Any, ...]], Any]] = {"codec": Chain}
@@ -76,8 +77,8 @@ def _name(text: str) -> str:
 class Experiment(Settings):
     """What the clients of a federation do. Made in Python, it raises pydantic's ValidationError.
 
-    dataset, partition, model, strategy, codec: a spec (`classes:k=2`), or an object that has the
-    methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
+    dataset, partition, model, strategy, codec, downlink_codec: a spec (`classes:k=2`), or an object that
+    has the methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
     `learning.LocalWork`.
 
     error_feedback: what the codec leaves out of an update is kept at the site and added to the
@@ -85,6 +86,9 @@ class Experiment(Settings):
 
     federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
     a smaller model, others each round (Caldas et al. 2018).
+
+    downlink_codec: how what a round changed is written for clients that have an earlier model (`raw`: every
+    model goes out whole).
 
     per_round: clients chosen in a round. deadline: seconds after which a round closes.
     fastest: it closes with that many updates (None: it waits for all). quorum: with fewer
@@ -103,6 +107,7 @@ class Experiment(Settings):
     codec: Codec = Raw()
     error_feedback: StrictBool | None = None
     federated_dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    downlink_codec: Codec = Raw()
     rounds: _Many = 10
     per_round: Count = 20
     epochs: _Many = 5
@@ -122,8 +127,8 @@ class Experiment(Settings):
     @field_validator(*_FAMILIES, mode="plain")
     @classmethod
     def _parse(cls, value: object, info: ValidationInfo) -> object:
-        family = info.field_name or ""
-        known, protocol = _FAMILIES[family]
+        known, protocol = _FAMILIES[info.field_name or ""]
+        family = (info.field_name or "").removeprefix("downlink_")
         if isinstance(value, str):
             return _parsed(value, known, family)
         missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
@@ -174,6 +179,10 @@ class Experiment(Settings):
         if self.error_feedback is None:
             return bool(getattr(self.codec, "biased", False))
         return self.error_feedback
+
+    def downlink(self) -> Codec | None:
+        """The codec of what goes out to clients; None where every model goes out whole."""
+        return None if isinstance(self.downlink_codec, Raw) else self.downlink_codec
 
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal experiment again, if its objects are known by name."""
