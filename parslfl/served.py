@@ -63,7 +63,7 @@ class Served:
         now = self.server.offer
         folder = f"{name.partition('/')[0]}/"
         beside = [one for one in now.models if one.startswith(folder) and one != name]
-        gone = beside[: len(beside) + 1 - _NEWEST.get(folder[:-1], _OTHERS)]
+        gone = beside[: max(0, len(beside) + 1 - _NEWEST.get(folder[:-1], _OTHERS))]
         models = {**{one: now.models[one] for one in now.models if one not in {*gone, name}}, name: size}
         replies = frozenset({reply} if reply else ())
         self.server.keep_only(Offer(models, now.updates | replies, now.limit))
