@@ -142,7 +142,7 @@ class Exchange:
     def _taken(self, plan: RoundPlan, sent: dict[str, Ref], done: Finished) -> Iterator[int]:
         """Bytes for each client of a round, and for each site whose ranks share a model, but for those over
         gRPC. Who made the model of differences says so; of whom nothing came, the whole is counted."""
-        told = {u.client: min(max(0, u.bytes_down), 2 * sent[u.client.site].size) for u in done.updates}
+        told = {u.client: u.bytes_down for u in done.updates if _sane(u.bytes_down, sent[u.client.site])}
         once: dict[str, int] = {}
         for client in (given.client for given in plan.cohort if given.client.site not in self.served):
             whole = sent[client.site]
@@ -166,6 +166,11 @@ class Exchange:
         for transport in self.places.values():
             if isinstance(transport, File) and transport != self.home:
                 shutil.rmtree(transport.root, ignore_errors=True)
+
+
+def _sane(came: int, whole: Ref) -> bool:
+    """Whether a worker may have fetched so many bytes for the model `whole`: differences, and that too."""
+    return isinstance(came, int) and 0 <= came <= 2 * whole.size
 
 
 def open_exchange(run: Path, sites: tuple[Site, ...], downlink: Codec | None = None) -> Exchange:

@@ -86,7 +86,8 @@ def _learning(experiment: Experiment) -> dict[str, object]:
         "seed",
     )
     resolved = experiment.resolved()
-    return {name.replace("_", " "): resolved[name] for name in names}
+    shown = (name for name in names if (name, resolved[name]) != ("downlink_codec", "raw"))
+    return {name.replace("_", " "): resolved[name] for name in shown}
 
 
 def _data(request: Request) -> Iterator[tuple[str, str]]:

@@ -42,14 +42,14 @@ def test_a_site_that_merges_sends_one_sum_and_ranks_read_one_model() -> None:
 
 
 def test_what_goes_down_after_the_first_round_is_said() -> None:
-    """650 halves and 128 bytes of header and padding, for each of 20; the model is 2,752 bytes."""
+    """A difference of 650 halves is 1,472 bytes with its header, a model 2,752; 20 of each."""
     experiment = Experiment.model_validate(
         {"dataset": "digits", "model": "softmax", "partition": "iid", "downlink_codec": "fp16"}
     )
     federation = load_federation("local")
     text = shown(federation, experiment)
     assert "downlink codec fp16" in text
-    assert "a round    0.030 MB down to clients (0.055 MB where they lack the model before), 0.055 MB" in text
+    assert "a round    0.029 MB down to clients (0.055 MB where they lack the model before), 0.055 MB" in text
     inline = load_federation("local", {"sites[0].transport": {"kind": "inline"}})
     assert "a round    0.055 MB down to clients, 0.055 MB up from them" in shown(inline, experiment)
 
