@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from parslfl import checkpoints, downlink
+from parslfl.channels import File, Inline, ProxyStore
 from parslfl.checkpoints import Checkpoint
 from parslfl.codecs import wire
 from parslfl.codecs.cast import Fp16
@@ -19,7 +21,7 @@ from parslfl.codecs.zstd import Zstd
 from parslfl.downlink import NEWEST, Outgoing, Received, advance, receive, take
 from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import Exchange, open_exchange
-from parslfl.messages import ModelRef
+from parslfl.messages import ModelRef, Ref
 from parslfl.params import Params
 from parslfl.protocols import Codec
 from parslfl.seeding import generator
@@ -101,16 +103,21 @@ def test_a_step_that_the_codec_cannot_write_is_told(tmp_path: Path) -> None:
 class Rounds:
     """The driver's side of a few rounds of a model of 20,000 numbers, over a shared folder."""
 
-    def __init__(self, run: Path, codec: Codec = SMALL) -> None:
+    def __init__(self, run: Path, codec: Codec = SMALL, **site: Any) -> None:
         (run / "models").mkdir(parents=True)
         self.run, self.codec = run, codec
-        self.exchange: Exchange = open_exchange(run, (Site(name="here", clients=1, executor=Local()),), codec)
+        sites = (Site(name="here", clients=1, executor=Local(), **site),)
+        self.exchange: Exchange = open_exchange(run, sites, codec)
         self.model: Params = {"w": generator(0, "test").normal(size=20_000).astype(np.float32)}
         self.residual: Params = {}
         self.round = 0
         self.refs = self._published("", "")
 
     def next(self) -> ModelRef:
+        self.step()
+        return self.ref
+
+    def step(self) -> None:
         self.round += 1
         name = f"round-{self.round:04d}"
         out = Outgoing(self.codec, self.round, self.run / "differences" / f"{name}.plm", self.run / name)
@@ -120,7 +127,6 @@ class Rounds:
         self.residual = checkpoints.read(out.residual, taken.residual) if taken.residual else {}
         self.exchange.withdraw(self.refs)
         self.refs = self._published(taken.residual, taken.difference)
-        return self.ref
 
     @property
     def ref(self) -> ModelRef:
@@ -128,11 +134,11 @@ class Rounds:
         assert isinstance(ref, ModelRef)
         return ref
 
-    def _published(self, residual: str, difference: str) -> dict[str, object]:
+    def _published(self, residual: str, difference: str) -> dict[str, Ref]:
         path = self.run / "models" / f"round-{self.round:04d}.plm"
         digest = checkpoints.write(path, self.model)
         at = Checkpoint(self.round, path, digest, path, "", path, residual, difference)
-        return dict(self.exchange.publish(at))
+        return self.exchange.publish(at)
 
     def receive(self, ref: ModelRef | None = None) -> Received:
         ref = ref or self.ref
@@ -150,6 +156,29 @@ def test_a_node_that_has_the_last_model_fetches_the_difference(tmp_path: Path, c
     assert (found.came, found.notes) == (min(ref.differences[-1].ref.size, ref.size), ())
     assert made.receive().came == found.came  # another worker of that node says the same
     assert made.exchange.places["here"].get(ref).tobytes() == found.data.tobytes()
+
+
+def test_a_store_and_a_folder_of_its_own_do_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("proxystore")
+    store = ProxyStore(connector="file", options={"store_dir": str(tmp_path / "store")})
+    for place in (store, File(path=str(tmp_path / "shared"))):
+        made = Rounds(tmp_path / type(place).__name__, transport=place)
+        made.receive()
+        made.next()
+        ref = made.next()
+        assert made.receive().came == sum(one.ref.size for one in ref.differences) < ref.size / 5
+        made.exchange.withdraw(made.refs)
+        made.exchange.close()
+    assert not [path for path in (tmp_path / "store").iterdir() if path.is_file()]
+    assert not list((tmp_path / "shared").iterdir())
+
+
+def test_inline_a_model_rides_whole_in_the_task(tmp_path: Path) -> None:
+    made = Rounds(tmp_path / "run", transport=Inline())
+    made.step()
+    ref = made.refs["here"]
+    assert type(ref) is Ref
+    assert len(ref.data) == ref.size
 
 
 def test_who_skipped_rounds_fetches_all_differences_since(tmp_path: Path) -> None:
