@@ -44,6 +44,7 @@ SPECS = (
     "raw", "fp16", "bf16", "zstd", "zstd:level=1", "quantize:bits=8", "quantize:bits=8,block=0+zstd",
     "quantize:bits=4+zstd", "quantize:bits=2,block=64+zstd", "randomk:ratio=0.01", "topk:ratio=0.01",
     "topk:ratio=0.01+quantize:bits=8+zstd", "topk:ratio=0.05+quantize:bits=4+zstd",
+    "lowrank:ratio=0.15+quantize:bits=4,block=64+zstd",
 )  # fmt: skip
 
 

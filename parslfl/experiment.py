@@ -82,7 +82,7 @@ class Experiment(Settings):
     `learning.LocalWork`.
 
     error_feedback: what the codec leaves out of an update is kept at the site and added to the
-    client's next one (None: where its error does not average out, as with topk).
+    client's next one (None: where its error does not average out, as with topk and lowrank).
 
     federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
     a smaller model, others each round (Caldas et al. 2018).

@@ -81,14 +81,14 @@ FLAGS = (
         "codec",
         LEARN,
         "SPEC",
-        "how updates are written; + joins several, as in topk:ratio=0.05+quantize:bits=4+zstd",
+        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd",
         ("parslfl.codecs.names", "CODECS"),
     ),
     _of(
         "error-feedback",
         LEARN,
         "true|false",
-        "add to a client's next update what the codec left out; without it: with topk and randomk",
+        "add to a client's next update what the codec left out; without it: with topk, randomk and lowrank",
     ),
     _of(
         "federated-dropout",
