@@ -128,7 +128,7 @@ def test_a_killed_driver_is_resumed_to_the_same_bits(
         start_new_session=True,
     )
     try:
-        assert wait_until(lambda: Path(f"{run}.mark").exists() or driver.poll() is not None, 900)
+        assert wait_until(lambda: Path(f"{run}.mark").exists() or driver.poll() is not None, 100)
     finally:
         os.kill(driver.pid, signal.SIGKILL)
     assert "Error" not in driver.communicate(timeout=30)[1]
