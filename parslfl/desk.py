@@ -12,7 +12,7 @@ import numpy as np
 
 from parslfl import submodel
 from parslfl.messages import Client
-from parslfl.params import Params, average, trained
+from parslfl.params import Joined, Params, average, trained
 from parslfl.submodel import Kept
 
 
@@ -57,11 +57,14 @@ class Desk:
 
     def mean(self, lanes: int, scale: int, weight: float) -> Params:
         """The lanes' sums for one scale by `weight`, in the first lane's memory; with `counts`, each
-        number by the weight that came in for it, and 0 where none did."""
+        number by the weight that came in for it, and 0 where none did.
+
+        A dict of its own: a strategy may put other arrays into it.
+        """
         totals = [self.sums(lane, scale) for lane in range(lanes)]
         if not self.counts:
-            return average(totals, weight)
-        total = average(totals, 1.0)
+            return dict(average(totals, weight))
+        total = dict(average(totals, 1.0))
         shares = average([self.counts[lane] for lane in range(lanes) if lane in self.counts], 1.0)
         for name, array in total.items():
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
@@ -73,7 +76,7 @@ class Desk:
         yield from (counts for of, counts in self.counts.items() if of == lane)
 
     def _empty(self) -> Params:
-        return {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
+        return Joined.empty_like(trained(self.like))
 
     def _zeros(self) -> Params:
         made = self._empty()
