@@ -1,6 +1,6 @@
-"""Models and strategy states as files: written whole or not at all, read by mapping.
+"""What a round starts from: models and states as files, written whole or not at all, read by mapping.
 
-Does not know: which round a file belongs to.
+Does not know: how a round is made.
 """
 
 from __future__ import annotations
@@ -8,21 +8,68 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, RunError
 from parslfl.params import Params, is_mapped
 
 
-def write(path: Path, params: Params, spare: Path | None = None) -> str:
-    """Write `params` to `path`, which appears only when whole; returns the checksum.
+@dataclass(frozen=True)
+class Checkpoint:
+    """What round `round` starts from: the model's file and checksum, those of the strategy's state, and
+    those of what a downlink codec left out ("": there is none). `difference`: checksum of what made the
+    model of the one before, where that is at hand.
+    """
+
+    round: int
+    path: Path
+    model: str
+    state_path: Path
+    state: str
+    residual_path: Path = Path()
+    residual: str = ""
+    difference: str = ""
+
+    def load(self) -> tuple[Params, Params, Params]:
+        """The model, the state and the residual, mapped and verified.
+
+        Raises:
+            RunError: a file is gone or damaged; it says how to go back a round, where that can be.
+        """
+        files = ((self.path, self.model), (self.state_path, self.state), (self.residual_path, self.residual))
+        try:
+            model, state, residual = (read(path, digest) if digest else {} for path, digest in files)
+        except RunError as error:
+            earlier = self.path.with_name(model_name(self.round - 1))
+            if not earlier.exists():
+                raise
+            journal = self.path.parent.with_name("journal.jsonl")
+            raise RunError(
+                f"{error}. {earlier.name} is still there: to train round {self.round} again from it, delete "
+                f'the last line with "event": "finished" from {journal}, and every line after it'
+            ) from None
+        return model, state, residual
+
+
+def model_name(round: int) -> str:
+    """The file name of the model that `round` starts from."""
+    return f"round-{round:04d}.plm"
+
+
+def write(
+    path: Path, params: Params, spare: Path | None = None, note: Mapping[str, Any] | None = None
+) -> str:
+    """Write `params` and `note` to `path`, which appears only when whole; returns the checksum.
 
     `spare`: a file that nobody needs any more; its memory is written over, which takes less time
     than new memory does. Not forced to the disk: a driver that dies loses nothing, and after a
     power failure the checksum tells.
     """
-    packed = wire.pack(params)
+    packed = wire.pack(params, note)
     part = path.with_name(f".{path.name}.part")
     if spare is not None:
         with contextlib.suppress(FileNotFoundError):

@@ -18,7 +18,8 @@ from parslfl.submodel import Kept
 
 @dataclass
 class Desk:
-    """`like`: the model the round started from. `state`: the strategy's. `lanes`: running sums, a
+    """`like`: the model the round started from. `state`: the strategy's. `residual`: what a downlink codec
+    has left out so far. `lanes`: running sums, a
     set of arrays a lane, their memory kept from round to round; `extra` those for a strategy's further
     scales, by lane and scale. `counts`: the weight that came in for each number of a lane, where clients
     train parts of the model. `held`: whole updates, for a strategy that needs them all.
@@ -26,6 +27,7 @@ class Desk:
 
     like: Params = field(default_factory=dict)
     state: Params = field(default_factory=dict)
+    residual: Params = field(default_factory=dict)
     lanes: dict[int, Params] = field(default_factory=dict)
     extra: dict[tuple[int, int], Params] = field(default_factory=dict)
     counts: dict[int, Params] = field(default_factory=dict)

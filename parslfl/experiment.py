@@ -54,6 +54,7 @@ _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
     "model": (MODELS, Model),
     "strategy": (STRATEGIES, Strategy),
     "codec": (CODECS, Codec),
+    "downlink_codec": (CODECS, Codec),
 }
 #: Families whose members `+` joins, and into what.
 _CHAINS: dict[str, Callable[[tuple[Any, ...]], Any]] = {"codec": Chain}
@@ -91,15 +92,14 @@ def _name(text: str) -> str:
 class Experiment(Settings):
     """What the clients of a federation do. Made in Python, it raises pydantic's ValidationError.
 
-    dataset, partition, model, strategy, codec: a spec (`classes:k=2`), or an object that has the
-    methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
+    dataset, partition, model, strategy, codec, downlink_codec: a spec (`classes:k=2`), or an object that
+    has the methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
     `learning.LocalWork`.
 
-    codec: or "auto": the planner chooses one for each client and round, by its link and its training time.
-
+    codec: "auto": the planner chooses for each client and round, by its link and its training time.
+    downlink_codec: of the model's changes, for clients that have an earlier one (`raw`: it goes out whole).
     error_feedback: what the codec leaves out of an update is kept at the site and added to the
     client's next one (None: where its error does not average out, as with topk and lowrank).
-
     federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
     a smaller model, others each round (Caldas et al. 2018). "auto": slow clients do, by their pace.
 
@@ -120,6 +120,7 @@ class Experiment(Settings):
     codec: Codec | Literal["auto"] = Raw()
     error_feedback: StrictBool | None = None
     federated_dropout: Annotated[float | Literal["auto"], BeforeValidator(_dropout)] = 0.0
+    downlink_codec: Codec = Raw()
     rounds: _Many = 10
     per_round: Count = 20
     epochs: _Many = 5
@@ -139,9 +140,9 @@ class Experiment(Settings):
     @field_validator(*_FAMILIES, mode="plain")
     @classmethod
     def _parse(cls, value: object, info: ValidationInfo) -> object:
-        family = info.field_name or ""
-        known, protocol = _FAMILIES[family]
-        if family == "codec" and value == AUTO:
+        known, protocol = _FAMILIES[info.field_name or ""]
+        family = (info.field_name or "").removeprefix("downlink_")
+        if info.field_name == "codec" and value == AUTO:
             return AUTO
         if isinstance(value, str):
             return _parsed(value, known, family)
@@ -215,6 +216,10 @@ class Experiment(Settings):
         if self.error_feedback is None:
             return self.codec == AUTO or bool(getattr(self.codec, "biased", False))
         return self.error_feedback
+
+    def downlink(self) -> Codec | None:
+        """The codec of what goes out to clients; None where every model goes out whole."""
+        return None if isinstance(self.downlink_codec, Raw) else self.downlink_codec
 
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal experiment again, if its objects are known by name."""

@@ -1,4 +1,4 @@
-"""The place that makes the first model and scores every later one: a site, or the driver; data folders.
+"""The place that makes the first model and scores every later one: a site, or the driver; where data is.
 
 Does not know: rounds, other than by number, or how clients train.
 """
@@ -29,7 +29,7 @@ def home_name(federation: Federation, experiment: Experiment) -> str:
     return experiment.evaluate_on or (local[0] if local else graph.DRIVER)
 
 
-def folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
+def data_folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
     """Each place's data folder; on this machine, the data is made to be there."""
     default = resolve_folder(experiment.data_dir)
     here = local_folders(federation, default)

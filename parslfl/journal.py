@@ -4,7 +4,9 @@
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
     signals.jsonl   one line a planned round: how each site stood
-    models/         the last global models, and the strategy's state; clients/ has the clients' own
+    models/         the last global models, the strategy's state, and with a downlink codec what it left
+                    out; clients/ has the clients' own
+    differences/    with a downlink codec: what the last rounds changed, as it goes out to clients
     updates/        updates on their way to the driver, and spare/ files for the next ones
     parsl/          Parsl's own logs
 
@@ -22,50 +24,21 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
 from parslfl import records
-from parslfl.checkpoints import read
+from parslfl.checkpoints import Checkpoint, model_name
+from parslfl.downlink import DIFFERENCES, Outgoing
 from parslfl.errors import RunError
-from parslfl.params import Params
+from parslfl.protocols import Codec
 from parslfl.records import Entry, Finished, Scored
 from parslfl.reports import RoundReport
 
 _LINES = ("journal.jsonl", "metrics.jsonl", "signals.jsonl")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """What round `round` starts from: the model's file and checksum, and those of the
-    strategy's state ("" where it has none)."""
-
-    round: int
-    path: Path
-    model: str
-    state_path: Path
-    state: str
-
-    def load(self) -> tuple[Params, Params]:
-        """The model and the state, mapped and verified.
-
-        Raises:
-            RunError: a file is gone or damaged; it says how to go back a round, where that can be.
-        """
-        try:
-            return read(self.path, self.model), read(self.state_path, self.state) if self.state else {}
-        except RunError as error:
-            earlier = self.path.with_name(_model(self.round - 1))
-            if not earlier.exists():
-                raise
-            journal = self.path.parent.with_name("journal.jsonl")
-            raise RunError(
-                f"{error}. {earlier.name} is still there: to train round {self.round} again from it, delete "
-                f'the last line with "event": "finished" from {journal}, and every line after it'
-            ) from None
 
 
 class RunDir:
@@ -137,14 +110,19 @@ class RunDir:
 
     def model_path(self, round: int) -> Path:
         """The global model that round `round` starts from."""
-        return self.models / _model(round)
+        return self.models / model_name(round)
 
     def state_path(self, round: int) -> Path:
         return self.models / f"round-{round:04d}.state"
 
-    def finished(self, report: RoundReport, state: str) -> None:
-        """Record that `report.round` is done; `state` is the checksum of the strategy's state."""
-        self._append("journal.jsonl", records.finished(report, state))
+    def outgoing(self, round: int, codec: Codec | None, seed: int) -> Outgoing | None:
+        """How the step is written that makes the model which round `round` starts from."""
+        path = self.path / DIFFERENCES / model_name(round)
+        return Outgoing(codec, seed, path, self._residual_path(round)) if codec else None
+
+    def finished(self, report: RoundReport, state: str, residual: str = "") -> None:
+        """Record that `report.round` is done; `state` and `residual`: checksums as in `Checkpoint`."""
+        self._append("journal.jsonl", records.finished(report, state, residual))
 
     def evaluated(self, report: RoundReport) -> None:
         """Record the complete `report`."""
@@ -164,16 +142,21 @@ class RunDir:
             if int(path.stem.removeprefix("round-")) < before:
                 path.unlink(missing_ok=True)
 
-    def at(self, round: int, model: str, state: str) -> Checkpoint:
+    def at(self, round: int, model: str, state: str, residual: str = "", difference: str = "") -> Checkpoint:
         """The checkpoint before `round`, with the checksums of its files."""
-        return Checkpoint(round, self.model_path(round), model, self.state_path(round), state)
+        paths = self.model_path(round), self.state_path(round), self._residual_path(round)
+        return Checkpoint(round, paths[0], model, paths[1], state, paths[2], residual, difference)
+
+    def _residual_path(self, round: int) -> Path:
+        return self.models / f"round-{round:04d}.residual"
 
     def checkpoint(self) -> Checkpoint | None:
         """What the next round starts from, or None before round 0 is done."""
         done = [entry for entry in events(self.path) if isinstance(entry, Finished)]
         if not done:
             return None
-        return self.at(done[-1].report.round + 1, done[-1].report.model, done[-1].state)
+        last = done[-1]
+        return self.at(last.report.round + 1, last.report.model, last.state, last.residual)
 
     @classmethod
     def _locked(cls, path: Path) -> RunDir:
@@ -193,7 +176,7 @@ class RunDir:
         write_text(self.path / "run.yaml", yaml.safe_dump(dict(described), sort_keys=False))
 
     def _clear(self, make: bool = True) -> None:
-        for name in ("updates", "spare", "closed"):
+        for name in ("updates", "spare", "closed", DIFFERENCES):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("updates", "spare", "closed", "models") if make else ():
             (self.path / name).mkdir(exist_ok=True)
@@ -290,10 +273,6 @@ def _refuse_to_overwrite(path: Path) -> None:
             f"{path} holds rounds of a run, but not its run.yaml: put that back, remove the directory, "
             "or name another --run-dir"
         )
-
-
-def _model(round: int) -> str:
-    return f"round-{round:04d}.plm"
 
 
 def _no_run(path: Path) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from parslfl.checkpoints import mapped, write
 from parslfl.codecs.pieces import add_all, private
 from parslfl.desk import Desk
+from parslfl.downlink import Outgoing, Taken, take
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
@@ -48,7 +49,8 @@ class Merged:
 @dataclass(frozen=True)
 class Finished:
     """A finished round: accepted updates, failures, checksums of the new model and state ("" if
-    there is none), and seconds from the round's start until the model was on disk."""
+    there is none), seconds from the round's start until the model was on disk, and with a downlink codec
+    checksums of the difference and of what it left out."""
 
     updates: tuple[Update, ...]
     failures: tuple[Failure, ...]
@@ -56,6 +58,8 @@ class Finished:
     state: str
     seconds: float
     partials: tuple[SitePartial, ...] = ()
+    difference: str = ""
+    residual: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Folding:
     """How a round's updates are merged; `started` is in `time.monotonic()`'s terms.
 
     `works`: what each client was asked to do. `clients`: how many the federation has. `spill`: folder
-    for updates that are held and not mapped already; None leaves them in memory.
+    for updates that are held and not mapped already; None leaves them in memory. `downlink`: how the
+    round's step is written, where it goes out as a difference.
     Holds no arrays: Parsl keeps a task's arguments alive long after it is done.
     """
 
@@ -75,6 +80,7 @@ class Folding:
     works: Mapping[Client, LocalWork]
     clients: int
     spill: Path | None = None
+    downlink: Outgoing | None = None
 
     @property
     def in_parts(self) -> bool:
@@ -192,14 +198,34 @@ def finish(
         mean, *extra = (folding.desk.mean(len(lanes), n, weight) for n in range(width))
         cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
     new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
-    who = f"{type(folding.strategy).__name__}.step"
-    require_like(params, folding.desk.like, who)
-    if not math.isfinite(squared_norm(trained(params))):
-        raise ValueError(f"{who} made a model with NaN or Inf in it")
-    model = write(model_path, params, spare)
+    taken = _taken(folding, params)
+    model = write(model_path, taken.model, spare)
     kept = write(state_path, new_state) if new_state else ""
     partials = tuple(partial for lane in lanes for partial in lane.partials)
-    return Finished(updates, failures, model, kept, time.monotonic() - folding.started, partials)
+    seconds = time.monotonic() - folding.started
+    return Finished(updates, failures, model, kept, seconds, partials, taken.difference, taken.residual)
+
+
+def _taken(folding: Folding, params: Params) -> Taken:
+    """The step to `params`, as the strategy wants it or as a downlink codec writes it.
+
+    Raises:
+        RunError: it cannot be written.
+        ValueError: it leads nowhere.
+    """
+    who, desk = f"{type(folding.strategy).__name__}.step", folding.desk
+    require_like(params, desk.like, who)
+    _require_finite(params, who)
+    if folding.downlink is None:
+        return Taken(params)
+    taken = take(folding.downlink, desk.like, params, desk.residual)
+    _require_finite(taken.model, "the downlink codec")
+    return taken
+
+
+def _require_finite(params: Params, who: str) -> None:
+    if not math.isfinite(squared_norm(trained(params))):
+        raise ValueError(f"{who} made a model with NaN or Inf in it")
 
 
 def _combined(

@@ -27,8 +27,9 @@ import numpy as np
 
 from parslfl.codecs import wire
 from parslfl.desk import Desk
+from parslfl.downlink import Received, receive
 from parslfl.merging import Folding, Merged, merge
-from parslfl.messages import Outcome, RanksTask, Ref
+from parslfl.messages import ModelRef, Outcome, RanksTask, Ref, Update
 from parslfl.models.torch_model import TorchModel
 from parslfl.mpi_team import Together, require_same
 from parslfl.params import Array
@@ -81,7 +82,9 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
         PayloadError: the model cannot be read.
     """
     started = time.monotonic()
-    aboard = Aboard(task.transport, task.start, _broadcast(comm, task))
+    came, apart = _broadcast(comm, task), isinstance(task.start, ModelRef)
+    task = _with_plain_start(task)
+    aboard = Aboard(task.transport, task.start, came.data)
     like, _ = wire.unpack(aboard.model, task.start.checksum)
     codecs = {given.client: given.codec for given in task.trains}
     works = {given.client: given.work for given in task.trains}
@@ -89,7 +92,7 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
     folding = Folding(task.strategy, codecs, {task.site: aboard}, desk, started, works, len(works))
     note = merge(folding, 0, None)
     for outcome in _together(comm, task, aboard) if task.together else _apart(comm, task, aboard):
-        note = merge(folding, 0, note, outcome)
+        note = merge(folding, 0, note, _told(outcome, came, task.start, apart))
     wanted = max(comm.allgather(width(note, task.strategy)))  # a rank may have nothing to add
     sums = [desk.sums(0, scale) for scale in range(wanted)]
     for array in (array for one in sums for array in one.values()):
@@ -118,17 +121,32 @@ def _together(comm: Any, task: RanksTask, aboard: Aboard) -> Iterator[Outcome]:
             yield outcome
 
 
-def _broadcast(comm: Any, task: RanksTask) -> memoryview:
-    """The model's bytes, read once at the site and given to every rank."""
+def _broadcast(comm: Any, task: RanksTask) -> Received:
+    """The model, read once at the site and given to every rank."""
     from mpi4py import MPI
 
-    data = np.frombuffer(task.transport.get(task.start), np.uint8) if comm.rank == 0 else None
-    size = comm.bcast(None if data is None else data.size)
+    found = receive(task.transport, task.start) if comm.rank == 0 else None
+    size, came, notes = comm.bcast(found and (len(found.data), found.came, found.notes))
     buffer = np.empty(size, np.uint8)
-    if data is not None:
-        buffer[:] = data  # MPI wants memory that it may write
+    if found is not None:
+        buffer[:] = np.frombuffer(found.data, np.uint8)  # MPI wants memory that it may write
     comm.Bcast([buffer, MPI.BYTE])
-    return buffer.data.toreadonly()
+    return Received(buffer.data.toreadonly(), came, notes)
+
+
+def _with_plain_start(task: RanksTask) -> RanksTask:
+    """`task` with a model that is here whole, whatever it was made of."""
+    start = Ref(task.start.size, task.start.checksum, task.start.path, task.start.data)
+    return replace(task, start=start, trains=tuple(replace(one, start=start) for one in task.trains))
+
+
+def _told(outcome: Outcome, came: Received, start: Ref, raw: bool) -> Outcome:
+    """`outcome`, with what its site's model took to come."""
+    if not isinstance(outcome, Update):
+        return outcome
+    down = outcome.bytes_down - start.size + came.came
+    whole = outcome.bytes_down if raw else 0
+    return replace(outcome, bytes_down=down, raw_down=whole, notes=(*came.notes, *outcome.notes))
 
 
 def _reduce(comm: Any, array: Array) -> None:

@@ -20,16 +20,15 @@ from typing import Any
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
-from parslfl.checkpoints import write
+from parslfl.checkpoints import Checkpoint, write
 from parslfl.closing import Closing
 from parslfl.desk import Desk
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
 from parslfl.fitting import check
 from parslfl.gathering import merge_tasks, ranks_tasks
-from parslfl.home import Home, home_name, scored
-from parslfl.home import folders as data_folders
-from parslfl.journal import Checkpoint, RunDir, reports
+from parslfl.home import Home, data_folders, home_name, scored
+from parslfl.journal import RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
@@ -82,7 +81,7 @@ def rounds(
     try:
         if run.is_done(experiment.rounds):
             return
-        exchange = open_exchange(run.path, federation.sites)
+        exchange = open_exchange(run.path, federation.sites, experiment.downlink())
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
                 sheet = Timesheet(ledgers(running, federation.sites))
@@ -172,8 +171,9 @@ class _Run:
 
     def _open(self, start: Checkpoint) -> None:
         """Put the next round's model on the desk, once the last one's is off it."""
-        self.desk.like, self.desk.state = {}, {}
-        self.desk.like, self.desk.state = start.load()
+        desk = self.desk
+        desk.like, desk.state, desk.residual = {}, {}, {}
+        desk.like, desk.state, desk.residual = start.load()
 
     def _publish(self, start: Checkpoint, old: dict[str, Ref]) -> dict[str, Ref]:
         """Make the model readable everywhere, and the state if clients need it, instead of the old ones."""
@@ -211,6 +211,7 @@ class _Run:
                 works={a.client: a.work for a in plan.cohort},
                 clients=len(self.federation.clients()),
                 spill=self.run.path / "updates",
+                downlink=self.run.outgoing(round + 1, e.downlink(), derive(e.seed, "downlink", round)),
             ),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
@@ -258,11 +259,11 @@ class _Run:
         state = {place: ref.size for place, ref in self.shared.items()}
         sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
         report = self.sheet.report(flight, done, self.exchange.crossed(flight.plan, sent, done))
-        self.run.finished(report, done.state)
+        self.run.finished(report, done.state, done.residual)
         self._remember(report)
         self.watch(RoundClosed(report))
         self.run.forget(before=report.round)
-        return report, self.run.at(report.round + 1, done.model, done.state)
+        return report, self.run.at(report.round + 1, done.model, done.state, done.residual, done.difference)
 
     def _remember(self, *done: RoundReport) -> None:
         """What the next round goes by."""

@@ -26,10 +26,12 @@ SCORES = ("accuracy", "test_loss", "evaluation_error")
 
 @dataclass(frozen=True)
 class Finished:
-    """A round is done. `state` is the checksum of the strategy's state, "" where it has none."""
+    """A round is done. `state` is the checksum of the strategy's state, `residual` of what a downlink codec
+    left out; "" where there is none."""
 
     report: RoundReport
     state: str
+    residual: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Scored:
 Entry = Finished | Scored
 
 
-def finished(report: RoundReport, state: str) -> dict[str, Any]:
+def finished(report: RoundReport, state: str, residual: str = "") -> dict[str, Any]:
     """The journal's line for a round that is done."""
     entry = asdict(report)
     for update in entry["updates"]:
         del update["ref"]["data"]  # an inline update has been merged: its bytes are history
-    return {"event": "finished", "state": state, "report": entry}
+    left = {"residual": residual} if residual else {}
+    return {"event": "finished", "state": state, **left, "report": entry}
 
 
 def scored(report: RoundReport) -> dict[str, Any]:
@@ -78,7 +81,8 @@ def parse(text: bytes, place: str) -> Entry:
     try:
         entry = json.loads(text)
         if entry["event"] == "finished":
-            return Finished(_report(entry["report"]), str(entry["state"]))
+            left = str(entry.get("residual", ""))
+            return Finished(_report(entry["report"]), str(entry["state"]), left)
         if entry["event"] == "evaluated":
             return Scored(int(entry["round"]), {key: entry[key] for key in SCORES})
     except KeyError as error:

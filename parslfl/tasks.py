@@ -24,7 +24,7 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 
-from parslfl import clientside
+from parslfl import clientside, downlink
 from parslfl.codecs import wire
 from parslfl.codecs.pieces import opened
 from parslfl.errors import ParslflError
@@ -35,6 +35,7 @@ from parslfl.messages import (
     EvaluateTask,
     Failure,
     InitTask,
+    ModelRef,
     Outcome,
     Ref,
     Source,
@@ -111,7 +112,8 @@ def _train(task: TrainTask) -> Outcome:
     if type(task.model) not in _warmed:
         warm(task.model, task.source)
     started = time.time()
-    params = read_model(task.transport, task.start)
+    start = receive(task.transport, task.start)
+    params = start.params
     samples, held_out = _samples(task)
     loaded = time.time()
     start_loss = task.model.evaluate(params, samples, task.work).loss if task.work.start_loss else None
@@ -129,6 +131,7 @@ def _train(task: TrainTask) -> Outcome:
     delta = subtract(made.params, before) if part else turn_into_delta(made.params, before)
     keep = partial(_keep, task, part, made.steps, samples, held_out, stop) if part else None
     sent = _send(task, delta, made.kept, trained(params), keep)
+    beside = task.shared.size if task.shared else 0
     return Update(
         client=task.client,
         round=task.round,
@@ -149,8 +152,9 @@ def _train(task: TrainTask) -> Outcome:
             pid=os.getpid(),
             send=sent.seconds,
         ),
-        notes=(*(part.notes if part else ()), *sent.notes),
-        bytes_down=task.start.size + (task.shared.size if task.shared else 0),
+        notes=(*start.notes, *(part.notes if part else ()), *sent.notes),
+        bytes_down=start.came + beside,
+        raw_down=task.start.size + beside if isinstance(task.start, ModelRef) else 0,
         start_loss=None if start_loss is None else float(start_loss),
         variance=None if made.variance is None else float(made.variance),
         personal=sent.personal,
@@ -252,11 +256,26 @@ def stopper(task: TrainTask) -> Stop:
     return stop
 
 
+@dataclass(frozen=True)
+class Start:
+    """The global model, and how it came: `came` and `notes` as in `downlink.Received`."""
+
+    params: Params
+    came: int
+    notes: tuple[str, ...]
+
+
 @lru_cache(maxsize=1)
-def read_model(transport: Transport, ref: Ref) -> Params:
+def receive(transport: Transport, ref: Ref) -> Start:
     """The global model, mapped and verified once a round and worker."""
-    params, _ = wire.unpack(transport.get(ref), ref.checksum)
-    return params
+    found = downlink.receive(transport, ref)
+    params, _ = wire.unpack(found.data, ref.checksum)
+    return Start(params, found.came, found.notes)
+
+
+def read_model(transport: Transport, ref: Ref) -> Params:
+    """The global model alone."""
+    return receive(transport, ref).params
 
 
 @lru_cache(maxsize=4)

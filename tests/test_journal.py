@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from parslfl import checkpoints, journal
+from parslfl.codecs.topk import TopK
 from parslfl.errors import RunError
 from parslfl.journal import RunDir
 from parslfl.reports import RoundReport
@@ -134,3 +135,26 @@ def test_a_damaged_model_says_how_to_go_back(tmp_path: Path) -> None:
         run.at(2, good, "").load()
     with pytest.raises(RunError, match=r"round-0001.plm: checksum [^.]*$"):
         run.at(1, "0", "").load()
+
+
+def test_a_checkpoint_has_what_a_downlink_codec_left_out(tmp_path: Path) -> None:
+    run = RunDir.create(tmp_path, CONTENT)
+    out = run.outgoing(1, TopK(), 7)
+    assert out is not None
+    assert run.outgoing(1, None, 7) is None
+    model = checkpoints.write(run.model_path(1), {"w": np.ones(3, np.float32)})
+    left = checkpoints.write(out.residual, {"w": np.zeros(3, np.float32)})
+    checkpoints.write(run.model_path(0), {})
+    run.finished(replace(REPORT, round=0, model=model), "", left)
+    start = run.checkpoint()
+    assert start is not None
+    assert (start.round, start.residual) == (1, left)
+    assert start.load()[2]["w"].tolist() == [0, 0, 0]
+    run.forget(before=1)
+    assert out.residual.exists()
+    out.residual.write_bytes(out.residual.read_bytes()[:-1] + b"X")
+    with pytest.raises(RunError, match=r"round-0001.residual: checksum"):
+        start.load()
+    run.forget(before=2)
+    assert not out.residual.exists()
+    run.close()

@@ -21,6 +21,7 @@ from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
 from parslfl.codecs.zstd import Zstd
 from parslfl.desk import Desk
+from parslfl.downlink import Outgoing
 from parslfl.errors import QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.merging import Finished, Folding, Merged, finish, merge
@@ -350,3 +351,15 @@ def test_a_refused_update_is_not_held(tmp_path: Path) -> None:
     assert list(job.desk.held) == [CLIENTS[1]]
     done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
     assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == [2.0, 3.0, 4.0]
+
+
+def test_the_step_is_what_its_difference_says(tmp_path: Path) -> None:
+    """The mean is 4, 1, 2 and the residual 0, 0, 3: the largest of 4, 1, 5 goes, the others wait."""
+    out = Outgoing(TopK(ratio=0.34), 0, tmp_path / "differences" / "d", tmp_path / "residual")
+    job = replace(folding(), downlink=out)
+    job.desk.residual = {"w": np.array([0, 0, 3], np.float32)}
+    note = merge(job, 0, None, update(CLIENTS[0], 4, 1, 2))
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == [1, 2, 8]
+    assert checkpoints.read(out.residual, done.residual)["w"].tolist() == [4, 1, 0]
+    assert checkpoints.read(out.path, done.difference)["values"].tolist() == [5]

@@ -20,15 +20,19 @@ from looking import alive, wait_until
 
 from parslfl import mpi_job
 from parslfl.codecs import wire
+from parslfl.codecs.cast import Fp16
 from parslfl.codecs.raw import Raw
 from parslfl.data.partition import Iid
 from parslfl.data.synthetic import Synthetic
+from parslfl.downlink import advance
 from parslfl.learning import LocalWork
-from parslfl.messages import Client, RanksTask, Source, TrainTask, Update
+from parslfl.messages import Client, Difference, ModelRef, RanksTask, Source, TrainTask, Update
 from parslfl.mpi_job import cause, command, run_site
+from parslfl.params import trained
 from parslfl.partials import Partial
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.tasks import train
+from parslfl.transport import node_cache
 from parslfl.transport.file import File
 
 CLIENTS = [Client(i, "far") for i in range(5)]
@@ -200,3 +204,30 @@ def test_a_rank_that_fails_alone_ends_the_job(make: Make) -> None:
     (reason,) = {f.reason for f in run_site(replace(task, trains=trains, together=True)).merged.failures}
     assert "parslfl rank" in reason
     assert "far/0: " in reason
+
+
+def test_rank_0_puts_the_model_together_for_all(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "node").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    node_cache._joined.cache_clear()
+    plain = make(ranks=2)
+    before = plain.start
+    model = wire.unpack(plain.transport.get(before))[0]
+    arrays, note = Fp16().encode({name: np.ones_like(array) for name, array in trained(model).items()})
+    packed = wire.pack(arrays, note)
+    ref = plain.transport.put("differences/5", packed.buffers, packed.checksum)
+    advance(model := {name: array.copy() for name, array in model.items()}, arrays, note, Fp16())
+    first = ModelRef(before.size, before.checksum, before.path, codec=Fp16(), run="run")
+    then = replace(
+        first, checksum=wire.pack(model).checksum, path="models/5", differences=(Difference(5, before, ref),)
+    )
+    partials = []
+    for start in (first, then):  # the whole of the second model lies nowhere
+        trains = tuple(replace(one, start=start) for one in plain.trains)
+        partials.append(run_site(replace(plain, start=start, trains=trains)))
+    assert [p.merged.failures for p in partials] == [(), ()]
+    told = [(u.bytes_down, u.raw_down, u.notes) for p in partials for u in p.merged.updates]
+    assert told == [(before.size, before.size, ())] * 5 + [(ref.size, before.size, ())] * 5

@@ -77,3 +77,11 @@ def test_numpy_scalars_are_written_as_numbers() -> None:
 def test_a_line_that_is_none_is_refused_by_its_place(text: bytes) -> None:
     with pytest.raises(RunError, match=r"journal.jsonl:7 is damaged"):
         records.parse(text, "journal.jsonl:7")
+
+
+def test_what_a_downlink_codec_left_out_is_named_where_there_is_any() -> None:
+    line = records.finished(REPORT, "bb", "dd")
+    assert records.parse(records.line(line).encode(), "here") == Finished(
+        replace(REPORT, updates=(replace(UPDATE, ref=Ref(8, "cc")),)), "bb", "dd"
+    )
+    assert "residual" not in records.finished(REPORT, "bb")

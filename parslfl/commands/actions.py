@@ -74,8 +74,8 @@ def report(args: Namespace) -> int:
     print(
         ", ".join(
             f"{key} {what[key]}"
-            for key in ("name", "dataset", "partition", "model", "strategy", "codec")
-            if key in what
+            for key in ("name", "dataset", "partition", "model", "strategy", "codec", "downlink_codec")
+            if key in what and (key, what[key]) != ("downlink_codec", "raw")
         )
     )
     tables.show([Row.of(one) for one in journal.reports(path)], Console())

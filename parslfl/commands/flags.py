@@ -98,6 +98,13 @@ FLAGS = (
         "share of hidden units that a client leaves out: it trains and sends a smaller model (0 to 1); or "
         "auto: for slow clients only, by their pace",
     ),
+    _of(
+        "downlink-codec",
+        LEARN,
+        "SPEC",
+        "how the model goes out to clients that have an earlier one: what has changed since, as --codec "
+        "writes updates; raw: always whole",
+    ),
     _of("rounds", LEARN, "N", "rounds in all"),
     _of("epochs", LEARN, "N", "passes of a client over its own examples in a round"),
     _of("batch-size", LEARN, "N", "examples in one step"),

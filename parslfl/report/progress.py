@@ -63,6 +63,7 @@ class Row:
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
     raw_up: int = 0
+    raw_down: int = 0
     own: Own | None = None
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
@@ -85,6 +86,7 @@ class Row:
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
             raw_up=sum(update.raw_bytes for update in report.updates),
+            raw_down=sum(update.raw_down for update in report.updates),
             own=Own.of([update.personal for update in report.updates if update.personal]),
             sites=report.sites,
             incidents=report.incidents,

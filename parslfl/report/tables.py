@@ -126,10 +126,21 @@ def totals(rows: Sequence[Row]) -> list[str]:
     lines += [_own(row, row.own) for row in rows if row.own][-1:]
     failed = sum(len(row.failures) for row in rows)
     lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
-    down, up, raw = (sum(getattr(row, k) for row in rows) for k in ("bytes_down", "bytes_up", "raw_up"))
-    fewer = f", {raw / up:.1f} times fewer than their {megabytes(raw)}" if raw > 1.05 * up > 0 else ""
-    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them{fewer}")
+    sums = {k: sum(getattr(row, k) for row in rows) for k in ("bytes_down", "raw_down", "bytes_up", "raw_up")}
+    down = _fewer(sums["bytes_down"], sums["raw_down"], "the whole models'")
+    up = _fewer(sums["bytes_up"], sums["raw_up"], "their")
+    lines.append(
+        f"{megabytes(sums['bytes_down'])} down to clients{down}, "
+        f"{megabytes(sums['bytes_up'])} up from them{up}"
+    )
     return [*lines, *_sums([partial for row in rows for partial in row.partials])]
+
+
+def _fewer(crossed: int, raw: int, whose: str) -> str:
+    """How many times fewer bytes crossed than the `raw` ones, where that says something."""
+    return (
+        f", {raw / crossed:.1f} times fewer than {whose} {megabytes(raw)}" if raw > 1.05 * crossed > 0 else ""
+    )
 
 
 def _sums(partials: Sequence[SitePartial]) -> list[str]:
