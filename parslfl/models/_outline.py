@@ -27,6 +27,7 @@ class Outline(torch.Tensor):
 
     indices: tuple[torch.Tensor, ...]
     trained: bool
+    where: torch.device
 
     @staticmethod
     def of(array: torch.Tensor, device: str) -> Outline:
@@ -34,17 +35,17 @@ class Outline(torch.Tensor):
         zero = torch.zeros((), dtype=array.dtype, device=device)
         made = _left([torch.arange(n) for n in array.shape], zero, trained=array.requires_grad)
         if isinstance(array, nn.Parameter):
-            made.requires_grad_(array.requires_grad)
-            made._is_param = True  # how torch marks parameters of other types
+            made.requires_grad_(
+                array.is_floating_point()
+            )  # torch-pruning follows gradients, to frozen ones too
+            made._is_param = True  # noqa: SLF001 - how torch marks parameters of other types
         return made
 
     def cut(self, dim: int, index: Sequence[int]) -> Outline:
         """What stays along `dim`: the indices at `index`, in ascending order."""
         at = torch.as_tensor(index).sort().values
         dims = [old[at] if axis == dim % self.ndim else old for axis, old in enumerate(self.indices)]
-        with torch._C.DisableTorchFunctionSubclass():
-            zero = torch.zeros((), dtype=self.dtype, device=self.device)
-        return _left(dims, zero, trained=self.trained)
+        return _left(dims, torch.zeros((), dtype=self.dtype, device=self.where), trained=self.trained)
 
     def kept(self, full: Sequence[int]) -> tuple[Indices | None, ...]:
         """For each dimension the indices that are left of `full` ones, or None for all."""
@@ -68,7 +69,7 @@ class Outline(torch.Tensor):
                 return args[0]
             if func == torch.Tensor.device.__get__:
                 return torch.device("cpu")
-        with torch._C.DisableTorchFunctionSubclass():
+        with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - torch's documentation says so
             return func(*args, **(kwargs or {}))
 
 
@@ -78,7 +79,7 @@ _ITSELF = (torch.Tensor.detach, torch.Tensor.data.__get__, torch.Tensor.to)
 
 def _left(indices: Sequence[torch.Tensor], zero: torch.Tensor, *, trained: bool) -> Outline:
     made = zero.expand([len(at) for at in indices]).as_subclass(Outline)
-    made.indices, made.trained = tuple(indices), trained
+    made.indices, made.trained, made.where = tuple(indices), trained, zero.device
     return made
 
 
@@ -88,9 +89,18 @@ class Unset(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        if func in _RANDOM and isinstance(args[0], nn.Parameter):
-            return args[0]
-        return func(*args, **(kwargs or {}))
+        given = kwargs or {}
+        array = args[0] if args else given.get("tensor")
+        if func in _RANDOM and isinstance(array, nn.Parameter):
+            return array
+        return func(*args, **given)
 
 
-_RANDOM = (torch.Tensor.uniform_, torch.Tensor.normal_)
+#: What torch's layers call; its other functions of this kind call one of the last two.
+_RANDOM = (
+    nn.init.kaiming_uniform_,
+    nn.init.uniform_,
+    nn.init.normal_,
+    torch.Tensor.uniform_,
+    torch.Tensor.normal_,
+)
