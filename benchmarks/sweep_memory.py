@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,8 +72,8 @@ def measured(model: str, dropout: float) -> Footprint:
 def footprint(text: str) -> Footprint:
     """The footprint that was printed."""
     found = json.loads(text)
-    steps = {step: Memory(**found.pop(step)) for step in ("base", "cut", "peak")}
-    return Footprint(**steps, **found)
+    base, cut, peak = (Memory(**found.pop(step)) for step in ("base", "cut", "peak"))
+    return Footprint(base, cut, peak, **found)
 
 
 def _train(name: str, dropout: float) -> Footprint:
@@ -114,7 +115,8 @@ def _cut(name: str, dropout: float, seed: int) -> float:
     from parslfl.models._shrink import shrink
 
     began = time.perf_counter()
-    shrink(specs.parse(name, MODELS, "model"), Cifar10().shape, Cifar10().classes, 1 - dropout, seed)
+    model: Any = specs.parse(name, MODELS, "model")  # one that is a torch module
+    shrink(model, Cifar10().shape, Cifar10().classes, 1 - dropout, seed)
     return time.perf_counter() - began
 
 

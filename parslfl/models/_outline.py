@@ -25,9 +25,9 @@ class Outline(torch.Tensor):
     an outline again, and it says that it is where its indices are.
     """
 
-    indices: tuple[torch.Tensor, ...]
+    at: tuple[torch.Tensor, ...]
     trained: bool
-    where: torch.device
+    on: torch.device
 
     @staticmethod
     def of(array: torch.Tensor, device: str) -> Outline:
@@ -44,12 +44,12 @@ class Outline(torch.Tensor):
     def cut(self, dim: int, index: Sequence[int]) -> Outline:
         """What stays along `dim`: the indices at `index`, in ascending order."""
         at = torch.as_tensor(index).sort().values
-        dims = [old[at] if axis == dim % self.ndim else old for axis, old in enumerate(self.indices)]
-        return _left(dims, torch.zeros((), dtype=self.dtype, device=self.where), trained=self.trained)
+        dims = [old[at] if axis == dim % self.ndim else old for axis, old in enumerate(self.at)]
+        return _left(dims, torch.zeros((), dtype=self.dtype, device=self.on), trained=self.trained)
 
     def kept(self, full: Sequence[int]) -> tuple[Indices | None, ...]:
         """For each dimension the indices that are left of `full` ones, or None for all."""
-        return tuple(None if len(at) == n else at.numpy() for at, n in zip(self.indices, full, strict=True))
+        return tuple(None if len(at) == n else at.numpy() for at, n in zip(self.at, full, strict=True))
 
     def filled(self) -> torch.Tensor:
         """An array of this shape, with memory; what is in it means nothing."""
@@ -74,12 +74,12 @@ class Outline(torch.Tensor):
 
 
 #: Of an outline these are the outline itself.
-_ITSELF = (torch.Tensor.detach, torch.Tensor.data.__get__, torch.Tensor.to)
+_ITSELF = (torch.Tensor.detach, torch.Tensor.data.__get__, torch.Tensor.to)  # type: ignore[attr-defined]
 
 
 def _left(indices: Sequence[torch.Tensor], zero: torch.Tensor, *, trained: bool) -> Outline:
     made = zero.expand([len(at) for at in indices]).as_subclass(Outline)
-    made.indices, made.trained, made.where = tuple(indices), trained, zero.device
+    made.at, made.trained, made.on = tuple(indices), trained, zero.device
     return made
 
 
