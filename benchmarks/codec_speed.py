@@ -33,17 +33,19 @@ from parslfl.codecs.pieces import opened
 from parslfl.codecs.topk import TopK
 from parslfl.data.cifar10 import Cifar10
 from parslfl.data.synthetic import Synthetic
+from parslfl.desk import Desk
 from parslfl.keep import ClientStore
 from parslfl.learning import LocalWork, Samples
 from parslfl.messages import Client
 from parslfl.models.resnet import ResNet18
-from parslfl.params import Params, checksum, fold, nbytes, size, squared_norm, subtract, trained, zeros_like
+from parslfl.params import Params, checksum, fold, nbytes, size, squared_norm, subtract, trained
 
 #: What the README and the issue speak of: recommended last.
 SPECS = (
     "raw", "fp16", "bf16", "zstd", "zstd:level=1", "quantize:bits=8", "quantize:bits=8,block=0+zstd",
     "quantize:bits=4+zstd", "quantize:bits=2,block=64+zstd", "randomk:ratio=0.01", "topk:ratio=0.01",
     "topk:ratio=0.01+quantize:bits=8+zstd", "topk:ratio=0.05+quantize:bits=4+zstd",
+    "lowrank:ratio=0.15+quantize:bits=4,block=64+zstd",
 )  # fmt: skip
 
 
@@ -103,7 +105,9 @@ def cases(
     frame = alone.compress(joined.data)
     yield "zstd level 3 alone, in", lambda: alone.compress(joined.data), joined.nbytes / len(frame)
     yield "zstd level 3 alone, out", lambda: zstandard.ZstdDecompressor().decompress(frame), 0
-    total = zeros_like(delta)
+    desk = Desk(like=delta)
+    desk.clear(0)
+    total = desk.sums(0, 0)
     for text in texts:
         yield from _codec(text, delta, total, seed)
     yield "error feedback", _feedback(delta, seed), 0

@@ -49,6 +49,7 @@ SPECS = (
     "raw", "fp16", "bf16", "zstd", "quantize", "quantize:bits=4,block=16", "quantize:bits=2+zstd",
     "topk:ratio=0.1", "topk:ratio=0.5", "topk:ratio=0.02+quantize:bits=4+zstd", "topk:ratio=0.2+fp16",
     "randomk:ratio=0.1", "randomk:ratio=0.3+bf16+zstd", "topk:ratio=0.05+zstd:level=3",
+    "lowrank:ratio=0.2", "lowrank:ratio=0.2+quantize:bits=4,block=64+zstd",
 )  # fmt: skip
 CLIENT = Client(0, "here")
 NASTY: tuple[object, ...] = (

@@ -112,9 +112,9 @@ CODECS = (
     _codec("topk:ratio=0.1", feedback=False),
     _codec("topk:ratio=0.01"),
     _codec("topk:ratio=0.01", feedback=False),
-    _codec("quantize:bits=8,block=0+zstd"),
     _codec("topk:ratio=0.05+quantize:bits=4+zstd"),
-    _codec("topk:ratio=0.01+quantize:bits=8+zstd"),
+    _codec("lowrank:ratio=0.15+quantize:bits=4,block=64+zstd"),
+    _codec("lowrank:ratio=0.05+quantize:bits=4,block=64+zstd"),
 )
 DROPOUT = tuple(Setting(f"{share:g}", (("federated_dropout", share),)) for share in (0.0, 0.25, 0.5))
 PARTITIONED = (TWO_CLASSES, "dirichlet:alpha=0.1", "dirichlet:alpha=0.5")
@@ -143,7 +143,7 @@ METHODS = tuple(
 TABLES: dict[str, tuple[Setting, ...]] = {"codecs": CODECS, "dropout": DROPOUT, "methods": METHODS}
 #: Each keeps its table under two hours on two cores: `sweep.py` says how that was reckoned.
 CUTS = {
-    "codecs": Cut(rounds=70, epochs=1, every=2),
+    "codecs": Cut(rounds=60, epochs=1, every=2),
     "dropout": Cut(rounds=60, epochs=5, every=3),
     "methods": Cut(rounds=30, epochs=1, examples=0.5, every=3),
 }

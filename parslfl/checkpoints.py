@@ -10,11 +10,9 @@ import mmap
 import os
 from pathlib import Path
 
-import numpy as np
-
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, RunError
-from parslfl.params import Array, Params
+from parslfl.params import Params, is_mapped
 
 
 def write(path: Path, params: Params, spare: Path | None = None) -> str:
@@ -53,15 +51,8 @@ def read(path: Path, expect: str) -> Params:
 def mapped(params: Params, place: Path | None) -> Params:
     """`params` as they are if they are mapped already, or if there is no place; else through a file at
     `place` that is gone from its folder at once, and from the disk when nobody uses the arrays."""
-    if place is None or all(map(_is_mapped, params.values())):
+    if place is None or all(map(is_mapped, params.values())):
         return params
     found = read(place, write(place, params))
     place.unlink()
     return found
-
-
-def _is_mapped(array: Array) -> bool:
-    owner: object = array
-    while isinstance(owner, np.ndarray):
-        owner = owner.base
-    return isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap)

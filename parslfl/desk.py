@@ -12,7 +12,7 @@ import numpy as np
 
 from parslfl import submodel
 from parslfl.messages import Client
-from parslfl.params import Params, average, trained
+from parslfl.params import Joined, Params, average, trained
 from parslfl.submodel import Kept
 
 
@@ -32,7 +32,8 @@ class Desk:
     held: dict[Client, Params] = field(default_factory=dict)
 
     def clear(self, lane: int) -> None:
-        """Set lane `lane` to zeros."""
+        """Set lane `lane` to zeros. Its counts go: the next round may be of whole models only."""
+        self.counts.pop(lane, None)
         if lane not in self.lanes:
             self.lanes[lane] = self._empty()
         for sums in self._of(lane):
@@ -55,12 +56,16 @@ class Desk:
 
     def mean(self, lanes: int, scale: int, weight: float) -> Params:
         """The lanes' sums for one scale by `weight`, in the first lane's memory; with `counts`, each
-        number by the weight that came in for it, and 0 where none did."""
+        number by the weight that came in for it, and 0 where none did.
+
+        A dict of its own: a strategy may put other arrays into it.
+        """
         totals = [self.sums(lane, scale) for lane in range(lanes)]
-        if not self.counts:
-            return average(totals, weight)
-        total = average(totals, 1.0)
-        shares = average([self.counts[lane] for lane in range(lanes) if lane in self.counts], 1.0)
+        counts = [self.counts[lane] for lane in range(lanes) if lane in self.counts]
+        if not counts:
+            return dict(average(totals, weight))
+        total = dict(average(totals, 1.0))
+        shares = average(counts, 1.0)
         for name, array in total.items():
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
         return total
@@ -68,10 +73,9 @@ class Desk:
     def _of(self, lane: int) -> Iterator[Params]:
         yield self.lanes[lane]
         yield from (sums for (of, _), sums in self.extra.items() if of == lane)
-        yield from (counts for of, counts in self.counts.items() if of == lane)
 
     def _empty(self) -> Params:
-        return {name: np.empty_like(a, order="C") for name, a in trained(self.like).items()}
+        return Joined.empty_like(trained(self.like))
 
     def _zeros(self) -> Params:
         made = self._empty()

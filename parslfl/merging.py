@@ -18,16 +18,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parslfl.checkpoints import mapped, write
+from parslfl.codecs.pieces import add_all, private
 from parslfl.desk import Desk
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
-from parslfl.params import Params, require_like, squared_norm, trained
+from parslfl.params import Params, nbytes, require_like, squared_norm, trained
 from parslfl.parts import kept_of
-from parslfl.protocols import Codec, NeedsAll, Strategy, Transport
+from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport, needs_all
 from parslfl.receiving import came, discard, open_update, read_update
 from parslfl.stack import Stack
 from parslfl.weighing import scales_of, worth
+
+#: Updates that are added together: the sum is then read and written once for so many.
+_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -78,43 +82,57 @@ class Folding:
         return any(work.keep < 1 for work in self.works.values())
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales."""
+
+    update: Update
+    delta: Delta
+    weights: tuple[float, ...]
+
+
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
-    if before is None and not isinstance(folding.strategy, NeedsAll):
+    if before is None and not needs_all(folding.strategy):
         folding.desk.clear(lane)
-    note = before or Merged()
+    note, waiting = before or Merged(), list[_Waiting]()
     for outcome in outcomes:
-        note = _fold(folding, lane, note, outcome)
+        note = _fold(folding, lane, note, outcome, waiting)
+        if len(waiting) == _TOGETHER or _heavy(waiting, folding.desk.like):
+            _add(folding, lane, waiting)
+    _add(folding, lane, waiting)
     return note
 
 
-def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged:
+def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome, waiting: list[_Waiting]) -> Merged:
     if isinstance(outcome, Failure):
         return replace(note, failures=(*note.failures, outcome))
     transport = folding.transports[outcome.client.site]
     try:
-        evidence, weight = _take(folding, lane, outcome, transport)
+        evidence, weight = _take(folding, lane, outcome, transport, waiting)
     except PayloadError as error:
         refused = Failure(outcome.client, outcome.round, "refused", str(error), "", came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
-        if outcome.client not in folding.desk.held:
+        if outcome.client not in folding.desk.held and not any(one.update is outcome for one in waiting):
             discard(outcome, transport)
-    folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum now
+    folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum soon
     updates, seen = (*note.updates, folded), (*note.evidence, evidence)
     return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
 
 
-def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
-    """Fold the update, or hold it where the strategy needs all; what is known of it, and its weight.
+def _take(
+    folding: Folding, lane: int, update: Update, transport: Transport, waiting: list[_Waiting]
+) -> tuple[Evidence, float]:
+    """Let the update wait, or hold it where the strategy needs all; what is known of it, and its weight.
 
     Raises:
         PayloadError: it cannot be used; nothing has been done with it then.
     """
     client, desk, strategy = update.client, folding.desk, folding.strategy
-    if isinstance(strategy, NeedsAll):
+    if needs_all(strategy):
         whole, norm = read_update(update, transport, folding.codecs[client], desk.like)
-        evidence, weight = worth(update, folding.works[client], norm, strategy)
+        evidence, weight = worth(update, folding.works[client], norm, folding.strategy)
         if weight:
             place = folding.spill and folding.spill / f"held-{client.index:05d}"
             desk.held[client] = mapped(whole, place)
@@ -124,11 +142,26 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     kept = kept_of(delta)
     if kept and folding.works[client].keep == 1:
         raise PayloadError("is of a part of the model, though the whole was asked for")
-    for number, scale in enumerate(scales_of(evidence, strategy)):
-        delta.add(desk.sums(lane, number), weight * scale)
+    weights = tuple(weight * scale for scale in scales_of(evidence, strategy))
     if folding.in_parts:
         desk.count(lane, kept, weight)
+    waiting.append(_Waiting(update, delta, weights))
     return evidence, weight
+
+
+def _heavy(waiting: Sequence[_Waiting], like: Params) -> bool:
+    """Whether those that wait hold memory that counts: mapped files do not."""
+    return sum(private(one.delta) for one in waiting) > nbytes(like) / 8
+
+
+def _add(folding: Folding, lane: int, waiting: list[_Waiting]) -> None:
+    """Add all that wait to the lane's sums, in order, and forget them and their files."""
+    for number in range(len(waiting[0].weights) if waiting else 0):
+        terms = [(one.delta, one.weights[number]) for one in waiting]
+        add_all(folding.desk.sums(lane, number), terms)
+    for update in [one.update for one in waiting]:
+        discard(update, folding.transports[update.client.site])
+    waiting.clear()
 
 
 def finish(
@@ -152,7 +185,7 @@ def finish(
         raise QuorumError(_too_few(plan, updates, failures))
     if not weight > 0:
         raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
-    if isinstance(folding.strategy, NeedsAll):
+    if needs_all(folding.strategy):
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
         width = len(scales_of(accepted[0][1], folding.strategy))
@@ -178,12 +211,13 @@ def _combined(
     cohort = Cohort(tuple(evidence for _, evidence in voting), folding.clients)
     stack = Stack(tuple(desk.held[update.client] for update, _ in voting))
     desk.clear(0)
-    strategy.combine(stack, cohort, desk.lanes[0])
+    mean = dict(desk.lanes[0])
+    strategy.combine(stack, cohort, mean)
     del stack
     desk.held.clear()  # before their files may be written over
     for update, _ in voting:
         discard(update, folding.transports[update.client.site])
-    return desk.lanes[0], cohort
+    return mean, cohort
 
 
 def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Failure]) -> str:

@@ -158,7 +158,12 @@ class EvaluateTask:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds a worker spent on one task, by phase, and the process that did it."""
+    """Seconds a worker spent on one task, by phase, and the process that did it.
+
+    `setup`: to load its libraries, before its first task. `started`: when it began, since the epoch.
+    `send`: the part of `encode` in which the update was put into the transport; 0 where it rides in the
+    task's result, whose way nobody measures.
+    """
 
     load: float = 0.0
     train: float = 0.0
@@ -166,6 +171,8 @@ class Spent:
     started: float = 0.0
     host: str = ""
     pid: int = 0
+    setup: float = 0.0
+    send: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,11 +225,12 @@ Outcome = Update | Failure
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one client is asked to do in a round."""
+    """What one client is asked to do in a round. `why`: the planner's reason, where it had a choice."""
 
     client: Client
     work: LocalWork
     codec: Codec
+    why: str = ""
 
 
 @dataclass(frozen=True)

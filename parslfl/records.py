@@ -18,7 +18,7 @@ import numpy as np
 from parslfl.errors import RunError
 from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Ref, SitePartial, Spent, Update
-from parslfl.reports import Incident, RoundReport, SiteTimes
+from parslfl.reports import Choice, Incident, RoundReport, SiteTimes
 
 #: What an evaluation adds to a report.
 SCORES = ("accuracy", "test_loss", "evaluation_error")
@@ -59,7 +59,7 @@ def scored(report: RoundReport) -> dict[str, Any]:
 def metrics(report: RoundReport) -> dict[str, Any]:
     """`report` as one flat line: counts instead of clients, `SITE.idle` and the like for each site."""
     counted = ("updates", "failures", "incidents")
-    flat = {k: v for k, v in asdict(report).items() if k not in {*counted, "sites", "partials"}}
+    flat = {k: v for k, v in asdict(report).items() if k not in {*counted, "sites", "partials", "choices"}}
     sites = {f"{s.site}.{k}": v for s in report.sites for k, v in asdict(s).items() if k != "site"}
     return {**flat, **{name: len(getattr(report, name)) for name in counted}, **sites}
 
@@ -107,12 +107,17 @@ def _report(entry: dict[str, Any]) -> RoundReport:
         "partials": tuple(SitePartial(**partial) for partial in entry.get("partials", ())),
         "sites": tuple(SiteTimes(**times) for times in entry.get("sites", ())),
         "incidents": tuple(map(_incident, entry.get("incidents", ()))),
+        "choices": tuple(map(_choice, entry.get("choices", ()))),
     }
     return RoundReport(**{**entry, **parts})
 
 
 def _incident(entry: dict[str, Any]) -> Incident:
     return Incident(**{**entry, "clients": tuple(Client(**client) for client in entry["clients"])})
+
+
+def _choice(entry: dict[str, Any]) -> Choice:
+    return Choice(**{**entry, "client": Client(**entry["client"])})
 
 
 def _update(entry: dict[str, Any]) -> Update:

@@ -52,6 +52,8 @@ from parslfl.submodel import KEY, Kept, describe, put, take
 _LOOK = 0.5
 #: Name under which a client keeps what its codec left out.
 RESIDUAL = "residual"
+#: Kinds of models for which this process has loaded its libraries.
+_warmed: set[type] = set()
 
 
 def train(task: TrainTask) -> Outcome:
@@ -76,6 +78,7 @@ def warm(model: Model, source: Source) -> None:
     with contextlib.suppress(Exception):  # the first real task reports it
         _split(source)
         model.init(source.dataset.shape, source.dataset.classes, 0)
+    _warmed.add(type(model))
 
 
 def evaluate(task: EvaluateTask) -> Scores | str:
@@ -101,10 +104,13 @@ def reason(error: BaseException) -> str:
 
 
 def _train(task: TrainTask) -> Outcome:
-    started = time.time()
+    began = time.time()
     stop = stopper(task)
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
+    if type(task.model) not in _warmed:
+        warm(task.model, task.source)
+    started = time.time()
     params = read_model(task.transport, task.start)
     samples, held_out = _samples(task)
     loaded = time.time()
@@ -137,9 +143,11 @@ def _train(task: TrainTask) -> Outcome:
             load=loaded - started,
             train=done - loaded + sent.kept,
             encode=time.time() - done - sent.kept,
-            started=started,
+            started=began,
+            setup=started - began,
             host=socket.gethostname(),
             pid=os.getpid(),
+            send=sent.seconds,
         ),
         notes=(*(part.notes if part else ()), *sent.notes),
         bytes_down=task.start.size + (task.shared.size if task.shared else 0),
@@ -163,12 +171,13 @@ def _samples(task: TrainTask) -> tuple[Samples, Samples | None]:
 @dataclass(frozen=True)
 class _Sent:
     """An update that is on its way, what its reader should know, and the strategy's part: what came of
-    it, and its seconds."""
+    it, and its seconds. `seconds`: as `Spent.send`."""
 
     ref: Ref
     notes: tuple[str, ...]
     personal: Personal | None
     kept: float
+    seconds: float
 
 
 def _send(
@@ -195,12 +204,15 @@ def _send(
     personal = keep(task.codec.decode(arrays, note, delta)) if keep else None
     spent = time.time() - began
     packed = wire.pack(arrays, {**note, KEY: describe(kept)} if kept else note)
+    began = time.monotonic()
     ref: Ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    rides = not ref.path and len(ref.data) == ref.size
+    seconds = 0.0 if rides else time.monotonic() - began
     if task.error_feedback:
         opened(task.codec, arrays, note, delta).add(delta, -1.0)
         residual = put(left, delta, kept) if kept else delta
         store.save(task.client, RESIDUAL, task.round, task.accepted, residual)
-    return _Sent(ref, notes, personal, spent)
+    return _Sent(ref, notes, personal, spent, seconds)
 
 
 def _keep(

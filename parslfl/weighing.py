@@ -10,7 +10,7 @@ import math
 from parslfl.errors import PayloadError
 from parslfl.learning import Evidence, LocalWork
 from parslfl.messages import Update
-from parslfl.protocols import Scaled, Strategy
+from parslfl.protocols import Strategy, is_scaled
 
 #: Beyond these no honest update lies, and the sum of a million within them is still finite.
 MAX_WEIGHT, MAX_STEPS = 1e12, 1_000_000_000
@@ -71,7 +71,7 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     Raises:
         PayloadError: as in `weight_of`.
     """
-    scales = strategy.scales(evidence) if isinstance(strategy, Scaled) else (1.0,)
+    scales = strategy.scales(evidence) if is_scaled(strategy) else (1.0,)
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
         raise PayloadError(f"has the impossible scales {scales}")
     return scales

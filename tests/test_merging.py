@@ -24,7 +24,7 @@ from parslfl.desk import Desk
 from parslfl.errors import QuorumError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.merging import Finished, Folding, Merged, finish, merge
-from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update
+from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params
 from parslfl.protocols import Codec, Strategy
 from parslfl.strategies.fedavg import FedAvg
@@ -59,6 +59,38 @@ def update(client: Client, *delta: float, samples: int = 1, **arrays: np.ndarray
     packed = wire.pack(arrays or {"w": np.array(delta, np.float32)})
     ref = Inline().put("", packed.buffers, packed.checksum)
     return Update(client, 4, ref, samples, 1, 1, 2.0, 1.0, 12)
+
+
+def _random(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(1000, np.float32)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("bad", [None, 0, 2, 3])
+def test_updates_in_files_are_added_together_as_if_one_by_one(
+    tmp_path: Path, number: int, bad: int | None
+) -> None:
+    """A refused one leaves nothing; all files are forgotten."""
+    model: Params = {"w": np.zeros(1000, np.float32), "n": np.array([7])}
+    transport, clients = File(str(tmp_path)), [Client(i, "here") for i in range(number)]
+    job = replace(folding(clients), transports={"here": transport}, desk=Desk(like=model))
+    updates: list[Outcome] = []
+    for client in clients:
+        array = _random(client.index)
+        if client.index == bad:
+            array[500] = np.nan
+        packed = wire.pack({"w": array})
+        ref = transport.put(update_name(4, client), packed.buffers, packed.checksum)
+        updates.append(Update(client, 4, ref, 3 + client.index, 1, 1, 2.0, 1.0, 12))
+    note = merge(job, 0, None, *updates)
+    wanted = np.zeros(1000, np.float32)
+    for client in clients:
+        if client.index != bad:
+            wanted += _random(client.index) * np.float32(3 + client.index)
+    assert job.desk.lanes[0]["w"].tobytes() == wanted.tobytes()
+    assert [u.client.index for u in note.updates] == [i for i in range(number) if i != bad]
+    assert [f.client.index for f in note.failures] == [i for i in range(number) if i == bad]
+    assert not any(transport.has(update_name(4, client)) for client in clients)
 
 
 def failure(client: Client) -> Failure:

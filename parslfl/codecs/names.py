@@ -4,6 +4,7 @@ Does not know: how any of them works.
 """
 
 from parslfl.codecs.cast import Bf16, Fp16
+from parslfl.codecs.lowrank import LowRank
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.randomk import RandomK
 from parslfl.codecs.raw import Raw
@@ -18,5 +19,6 @@ CODECS: dict[str, type[Codec]] = {
     "quantize": Quantize,
     "topk": TopK,
     "randomk": RandomK,
+    "lowrank": LowRank,
     "zstd": Zstd,
 }

@@ -113,7 +113,7 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
     except ImportError as error:  # the driver needs no torch where the workers have it
         yield "model", f"size unknown here: {error}"
         return
-    update = wire.pack(*experiment.codec.encode(params.trained(model))).size
+    update = wire.pack(*plan.cohort[0].codec.encode(params.trained(model))).size
     whole, sums = wire.pack(model).size, wire.pack(params.trained(model)).size
     down = up = 0
     for site in federation.sites:

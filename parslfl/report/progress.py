@@ -15,7 +15,16 @@ from statistics import fmean, median
 from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.report.text import first_line
-from parslfl.reports import ClientSettled, Event, Incident, RoundReport, RoundStarted, SiteTimes, SiteWaits
+from parslfl.reports import (
+    Choice,
+    ClientSettled,
+    Event,
+    Incident,
+    RoundReport,
+    RoundStarted,
+    SiteTimes,
+    SiteWaits,
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Row:
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -79,6 +89,7 @@ class Row:
             sites=report.sites,
             incidents=report.incidents,
             partials=report.partials,
+            choices=report.choices,
         )
 
 

@@ -5,7 +5,7 @@ Does not know: the run directory, or a run that is going on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from rich.box import SIMPLE_HEAD
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl.messages import Client, Failure, SitePartial
+from parslfl.report.choices import choices_table
 from parslfl.report.progress import Own, Row, causes
 from parslfl.report.text import duration, first_line, loss, megabytes, percent, plural
 from parslfl.reports import SiteTimes
@@ -154,16 +155,13 @@ def _own(row: Row, own: Own) -> str:
 
 
 def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:
-    """Print rounds, failures, incidents, sites and totals."""
+    """Print rounds, failures, incidents, the planner's last choices, sites and totals."""
     if last and len(rows) > last:
         console.print(f"the last {last} of {len(rows)} rounds:", style="dim")
     if rows:
         console.print(rounds_table(rows, last))
-    failures = [failure for row in rows for failure in row.failures]
-    if failures:
-        console.print(failures_table(failures))
-    if any(row.incidents for row in rows):
-        console.print(incidents_table(rows))
+    for table in _details(rows):
+        console.print(table)
     for row in rows:
         if row.evaluation_error:
             console.print(
@@ -176,6 +174,17 @@ def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None
         console.print(_SUMS, style="dim", highlight=False)
     for text in totals(rows):
         console.print(text, highlight=False, markup=False)
+
+
+def _details(rows: Sequence[Row]) -> Iterator[Table]:
+    """What failed, what was survived, what the planner chose last."""
+    failures = [failure for row in rows for failure in row.failures]
+    if failures:
+        yield failures_table(failures)
+    if any(row.incidents for row in rows):
+        yield incidents_table(rows)
+    for row in [row for row in rows if row.choices][-1:]:
+        yield choices_table(row.round, row.choices)
 
 
 def _noted(rows: Sequence[Row]) -> dict[str, list[tuple[Client, int]]]:

@@ -145,7 +145,7 @@ def test_an_interchange_that_is_killed_ends_the_run_instead_of_hanging_it(
     next(running)
     (interchange,) = filter(is_interchange, guarded_by(os.getpid()))
     interchange.kill()
-    with pytest.raises(QuorumError, match="interchange process for here ended"):
+    with pytest.raises(QuorumError, match="here: Parsl's interchange process ended"):
         next(running)
     assert wait_until(lambda: guarded_by(os.getpid()) == [], 30)
 

@@ -1,0 +1,208 @@
+"""Matrices as the few products of two vectors that carry most of them: singular components.
+
+What a client learns in a round changes a layer along few directions. Konečný et al. 2016, "Federated
+Learning: Strategies for Improving Communication Efficiency", section 2 (low rank updates); Wang et al. 2018,
+"ATOMO", section 3 (which components are worth their bytes); Vogels et al. 2019, "PowerSGD" (with error
+feedback). Large matrices are looked at through a random sketch: Halko et al. 2011, "Finding Structure with
+Randomness", Algorithm 4.1.
+
+Does not know: layers; an array is a matrix of its first dimension by all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
+from parslfl.codecs.pieces import Blocks, Floats, Read, fill
+from parslfl.codecs.topk import require_ratio
+from parslfl.errors import PayloadError
+from parslfl.params import Array, Params, size, trained
+from parslfl.seeding import generator
+
+#: Matrices whose shorter side is at most this are not sketched.
+_WHOLE = 128
+#: A sketch is this many times wider than an even share of the numbers, and a few columns more.
+_WIDER, _MORE = 2, 8
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Sends the singular components that carry most for their size, over the whole model, in at most
+    `ratio` of its numbers; at least one component. Arrays of one dimension or none are sent whole."""
+
+    ratio: float = 0.1
+    rank: ClassVar[int] = 0
+    biased: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_ratio(self.ratio)
+
+    def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
+        arrays, vectors = list(trained(delta).values()), flats(delta)
+        places = _Places.of(delta)
+        found = {
+            index: _components(
+                vectors[index].reshape(shape), self._widest(shape), generator(seed, "sketch", index)
+            )
+            for index, shape in places.matrices.items()
+        }
+        ranks = _worth_most(found, places, self._budget(delta))
+        parts = [np.empty(0, np.float32)]
+        for index in range(len(arrays)):
+            if index in found:
+                left, right = (side[: ranks[index]] for side in found[index])
+                parts.append(np.concatenate([left, right], axis=1).reshape(-1))
+            else:
+                parts.append(vectors[index].astype(np.float32, copy=False))
+        note = {"layout": fingerprint(delta), "ranks": [ranks[index] for index in places.matrices]}
+        return {"values": np.concatenate(parts)}, note
+
+    def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
+        return fill(self._reader(arrays, note, like), like, {})
+
+    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
+        return Blocks.of(self._reader(arrays, note, like), like, arrays["values"])
+
+    def declared(self, note: Mapping[str, Any], like: Params) -> Params:
+        places = _Places.of(like)
+        ranks = _ranks(note, places)
+        cost = sum(ranks[index] * sum(shape) for index, shape in places.matrices.items())
+        if cost > max(self._budget(like), places.widest()):
+            raise PayloadError(f"holds ranks that make {cost} numbers, more than its ratio allows")
+        return {"values": stand_in("<f4", places.vectors + cost)}
+
+    def _reader(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Read:
+        require_layout(note, like)
+        require_arrays(arrays, self.declared(note, like))
+        places = _Places.of(like)
+        factors, wholes = places.split(arrays["values"], _ranks(note, places))
+
+        def read(index: int, start: int, out: Floats) -> None:
+            if index in wholes:
+                np.copyto(out, wholes[index][start : start + out.size])
+                return
+            left, right = factors[index]
+            width = right.shape[1]
+            first, last = start // width, -(-(start + out.size) // width)
+            product = left[:, first:last].T @ right
+            np.copyto(out, product.reshape(-1)[start - first * width :][: out.size])
+
+        return read
+
+    def _budget(self, like: Mapping[str, Array]) -> int:
+        """How many numbers the components may have."""
+        return round(self.ratio * size(trained(like))) - _Places.of(like).vectors
+
+    def _widest(self, shape: tuple[int, int]) -> int:
+        """How many components of a matrix are looked for: all, unless it is large."""
+        rows, columns = shape
+        share = self.ratio * rows * columns / (rows + columns)
+        return min(shape) if min(shape) <= _WHOLE else min(*shape, round(_WIDER * share) + _MORE)
+
+
+#: The factors of a matrix: `left` of shape [rank, rows], `right` of shape [rank, columns].
+_Factors = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """`matrices`: shape of each array, by its number, that is sent as components. `sizes`: of all trained
+    arrays; `vectors`: numbers in those that are sent whole."""
+
+    matrices: dict[int, tuple[int, int]]
+    sizes: tuple[int, ...]
+    vectors: int
+
+    @classmethod
+    def of(cls, like: Mapping[str, Array]) -> _Places:
+        arrays = list(trained(like).values())
+        shapes = {
+            i: (a.shape[0], a.size // a.shape[0]) for i, a in enumerate(arrays) if a.ndim > 1 and a.size
+        }
+        matrices = {i: shape for i, shape in shapes.items() if shape[0] * shape[1] > sum(shape)}
+        sizes = tuple(array.size for array in arrays)
+        return cls(matrices, sizes, sum(n for i, n in enumerate(sizes) if i not in matrices))
+
+    def widest(self) -> int:
+        """Numbers of the largest component."""
+        return max((sum(shape) for shape in self.matrices.values()), default=0)
+
+    def split(
+        self, values: Floats, ranks: Mapping[int, int]
+    ) -> tuple[dict[int, _Factors], dict[int, Floats]]:
+        """The factors of the matrices, and the arrays that came whole."""
+        factors, wholes, at = dict[int, _Factors](), dict[int, Floats](), 0
+        for index, length in enumerate(self.sizes):
+            if index in self.matrices:
+                rows, columns = self.matrices[index]
+                both = values[at : at + ranks[index] * (rows + columns)].reshape(ranks[index], rows + columns)
+                factors[index] = (both[:, :rows], both[:, rows:])
+                at += both.size
+            else:
+                wholes[index] = values[at : at + length]
+                at += length
+        return factors, wholes
+
+
+def _ranks(note: Mapping[str, Any], places: _Places) -> dict[int, int]:
+    """How many components of each matrix there are, as the note says.
+
+    Raises:
+        PayloadError: it cannot be so.
+    """
+    told = note.get("ranks")
+    if not isinstance(told, list) or len(told) != len(places.matrices):
+        raise PayloadError(f"its note does not give the ranks of {len(places.matrices)} matrices")
+    return {
+        index: count({"ranks": rank}, "ranks", min(shape))
+        for rank, (index, shape) in zip(told, places.matrices.items(), strict=True)
+    }
+
+
+def _components(matrix: Array, most: int, source: np.random.Generator) -> _Factors:
+    """The `most` largest singular components of `matrix`, in order: their products sum up to it.
+
+    They come from the square matrix of the shorter side, which costs far less than a full
+    decomposition and is as good for the large ones.
+    """
+    turned = matrix.shape[0] > matrix.shape[1]
+    wide = (matrix.T if turned else matrix).astype(np.float32, copy=False)
+    basis = None
+    if most < len(wide):
+        sketch = source.standard_normal((wide.shape[1], most), np.float32)
+        basis = np.linalg.qr(wide @ sketch)[0]
+    inner = wide if basis is None else basis.T @ wide
+    vectors = np.linalg.eigh(inner @ inner.T)[1][:, ::-1]
+    left = vectors if basis is None else basis @ vectors
+    short, long = _balanced(left.T, vectors.T @ inner)
+    return (long, short) if turned else (short, long)
+
+
+def _balanced(left: Floats, right: Floats) -> _Factors:
+    """The same products, of vectors whose largest magnitudes are equal: one step of `quantize` suits both."""
+    tops = [np.abs(side).max(axis=1, keepdims=True) for side in (left, right)]
+    there = (tops[0] > 0) & (tops[1] > 0)
+    factor = np.sqrt(np.divide(tops[1], tops[0], out=np.zeros_like(tops[0]), where=there))
+    inverse = np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
+    return left * factor, right * inverse
+
+
+def _worth_most(found: Mapping[int, _Factors], places: _Places, budget: int) -> dict[int, int]:
+    """How many components of each matrix to send: those with the most energy a number, while they fit."""
+    energies = {i: (left**2).sum(axis=1) * (right**2).sum(axis=1) for i, (left, right) in found.items()}
+    cost = {i: sum(shape) for i, shape in places.matrices.items()}
+    order = sorted(
+        ((float(e) / cost[i], i, n) for i, some in energies.items() for n, e in enumerate(some) if e > 0),
+        key=lambda one: (-one[0], one[1], one[2]),
+    )
+    ranks, used = dict.fromkeys(found, 0), 0
+    for _, index, number in order:
+        if number == ranks[index] and (used + cost[index] <= budget or not used):
+            ranks[index] += 1
+            used += cost[index]
+    return ranks
