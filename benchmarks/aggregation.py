@@ -44,9 +44,9 @@ from parslfl.codecs import wire
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
-from parslfl.desk import Desk
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, Merged, merge
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Folding, Merged, merge
 from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold_all
 from parslfl.protocols import Codec, NeedsAll

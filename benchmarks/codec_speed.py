@@ -33,7 +33,7 @@ from parslfl.codecs.pieces import opened
 from parslfl.codecs.topk import TopK
 from parslfl.data.cifar10 import Cifar10
 from parslfl.data.synthetic import Synthetic
-from parslfl.desk import Desk
+from parslfl.folding.desk import Desk
 from parslfl.keep import ClientStore
 from parslfl.learning import LocalWork, Samples
 from parslfl.messages import Client

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 from parslfl import specs
-from parslfl.checkpoints import read, write
 from parslfl.data.cifar10 import Cifar10
 from parslfl.data.folder import resolve_folder
+from parslfl.folding.checkpoints import read, write
 from parslfl.learning import LocalWork
 from parslfl.models.names import MODELS
 

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from parslfl.checkpoints import write
 from parslfl.codecs import wire
 from parslfl.codecs.layout import others
 from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError, RunError
+from parslfl.folding.checkpoints import write
 from parslfl.messages import Difference, ModelRef, Ref
 from parslfl.params import Params, fold, subtract, trained
 from parslfl.protocols import Buffer, Codec, Transport

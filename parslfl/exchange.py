@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parslfl.checkpoints import Checkpoint
 from parslfl.downlink import DIFFERENCES, NEWEST
 from parslfl.errors import PayloadError, RunError
+from parslfl.folding.checkpoints import Checkpoint
+from parslfl.folding.merging import Finished
 from parslfl.graph import DRIVER
-from parslfl.merging import Finished
 from parslfl.messages import Difference, ModelRef, Ref, RoundPlan
 from parslfl.params import checksum
 from parslfl.protocols import Codec, Transport

@@ -20,26 +20,26 @@ from typing import Any
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
-from parslfl.checkpoints import Checkpoint, write
 from parslfl.closing import Closing
-from parslfl.desk import Desk
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
 from parslfl.fitting import check
+from parslfl.folding.checkpoints import Checkpoint, write
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Finished, Folding
+from parslfl.folding.receiving import discard
 from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, data_folders, home_name, scored
-from parslfl.journal import RunDir, reports
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.merging import Finished, Folding
 from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook, vigil
 from parslfl.planning.history import History
 from parslfl.protocols import ClientSide, shares
-from parslfl.receiving import discard
 from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted, SiteWaits
-from parslfl.runs import open_run
+from parslfl.rundir.journal import RunDir, reports
+from parslfl.rundir.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, state_folder
 from parslfl.timesheet import Timesheet

@@ -14,8 +14,8 @@ from typing import Protocol
 
 from parslfl import specs
 from parslfl.codecs.names import CODECS
+from parslfl.folding.merging import Finished
 from parslfl.graph import Flight
-from parslfl.merging import Finished
 from parslfl.messages import Client, Failure, RoundPlan, Update
 from parslfl.reports import Choice, Incident, RoundReport, SiteTimes
 from parslfl_executors.ledger import Account, Event, Ledger

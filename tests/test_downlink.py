@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parslfl import checkpoints, downlink
+from parslfl import downlink
 from parslfl.channels import File, Inline, ProxyStore
-from parslfl.checkpoints import Checkpoint
 from parslfl.codecs import wire
 from parslfl.codecs.cast import Fp16
 from parslfl.codecs.chain import Chain
@@ -21,6 +20,8 @@ from parslfl.codecs.zstd import Zstd
 from parslfl.downlink import NEWEST, Outgoing, Received, advance, receive, take
 from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import Exchange, open_exchange
+from parslfl.folding import checkpoints
+from parslfl.folding.checkpoints import Checkpoint
 from parslfl.messages import ModelRef, Ref
 from parslfl.params import Params
 from parslfl.protocols import Codec

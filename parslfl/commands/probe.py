@@ -21,7 +21,7 @@ from parslfl.messages import Ref, Source
 from parslfl.params import checksum
 from parslfl.probing import Findings, Machine, ProbeTask, give, nothing, packages, probe, take
 from parslfl.report.text import megabytes
-from parslfl.runs import open_run
+from parslfl.rundir.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Site
 from parslfl_executors.checks import Check, differing, failed, ok

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from parslfl import records
 from parslfl.messages import Client, Failure, Ref, Spent, Update
 from parslfl.planning.history import History, Late
 from parslfl.reports import Choice, RoundReport, SiteTimes
+from parslfl.rundir import records
 
 ANN, BOB, EVE = Client(0, "here"), Client(1, "here"), Client(2, "there")
 

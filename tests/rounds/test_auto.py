@@ -13,13 +13,14 @@ import pytest
 from grpc_bed import Line
 from plodding import UNITS, Plodding, units
 
-from parslfl import checkpoints, journal
 from parslfl.channels import File, Grpc
 from parslfl.experiment import Experiment
+from parslfl.folding import checkpoints
 from parslfl.messages import Assignment
 from parslfl.orchestrator import rounds
 from parslfl.planning.history import History
 from parslfl.reports import Choice, RoundReport
+from parslfl.rundir import journal
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site
 from parslfl.timesheet import choices

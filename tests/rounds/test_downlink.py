@@ -14,11 +14,11 @@ import pytest
 from looking import task_seeds, wait_until
 from mischief import Mischief
 
-from parslfl import journal
 from parslfl.channels import Grpc, Inline
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.reports import Event, RoundClosed, RoundReport
+from parslfl.rundir import journal
 from parslfl.sites import Federation
 
 Make = Callable[..., Experiment]

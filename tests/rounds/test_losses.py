@@ -13,13 +13,14 @@ import pytest
 from looking import guarded_by, is_interchange, task_seeds, wait_until
 from mischief import Mischief
 
-from parslfl import journal, orchestrator
+from parslfl import orchestrator
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.learning import Cohort, Evidence
 from parslfl.orchestrator import rounds
 from parslfl.params import Params
 from parslfl.reports import RoundReport
+from parslfl.rundir import journal
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 

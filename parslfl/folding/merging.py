@@ -17,19 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from parslfl.checkpoints import mapped, write
 from parslfl.codecs.pieces import add_all, private
-from parslfl.desk import Desk
 from parslfl.downlink import Outgoing, Taken, take
 from parslfl.errors import PayloadError, QuorumError
+from parslfl.folding.checkpoints import mapped, write
+from parslfl.folding.desk import Desk
+from parslfl.folding.parts import kept_of
+from parslfl.folding.receiving import came, discard, open_update, read_update
+from parslfl.folding.weighing import scales_of, worth
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.params import Params, nbytes, require_like, squared_norm, trained
-from parslfl.parts import kept_of
 from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport, needs_all
-from parslfl.receiving import came, discard, open_update, read_update
 from parslfl.stack import Stack
-from parslfl.weighing import scales_of, worth
 
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4

@@ -18,18 +18,18 @@ from counting import Counting
 from linear import Linear
 from looking import alive, wait_until
 
-from parslfl import mpi_job
 from parslfl.codecs import wire
 from parslfl.codecs.cast import Fp16
 from parslfl.codecs.raw import Raw
 from parslfl.data.partition import Iid
 from parslfl.data.synthetic import Synthetic
 from parslfl.downlink import advance
+from parslfl.folding.partials import Partial
 from parslfl.learning import LocalWork
 from parslfl.messages import Client, Difference, ModelRef, RanksTask, Source, TrainTask, Update
-from parslfl.mpi_job import cause, command, run_site
+from parslfl.mpi import job as mpi_job
+from parslfl.mpi.job import cause, command, run_site
 from parslfl.params import trained
-from parslfl.partials import Partial
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.tasks import train
 from parslfl.transport import node_cache
@@ -74,7 +74,7 @@ def sums(task: RanksTask, partial: Partial) -> dict[str, list[float]]:
 
 def no_rank_left() -> bool:
     words = (p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline", "status"]) if alive(p))
-    return not any("parslfl.mpi" in line for line in words)
+    return not any("parslfl.mpi.ranks" in line for line in words)
 
 
 def test_four_ranks_send_one_sum_of_five_clients(make: Make) -> None:
@@ -144,7 +144,7 @@ def test_no_rank_outlives_the_worker_that_started_it(make: Make, tmp_path: Path)
 
     file.write_bytes(cloudpickle.dumps(task))
     program = (
-        "import cloudpickle, sys; from pathlib import Path; from parslfl.mpi_job import run_site\n"
+        "import cloudpickle, sys; from pathlib import Path; from parslfl.mpi.job import run_site\n"
         "run_site(cloudpickle.loads(Path(sys.argv[1]).read_bytes()))"
     )
     worker = subprocess.Popen([sys.executable, "-c", program, str(file)])
@@ -158,7 +158,7 @@ def test_no_rank_outlives_the_worker_that_started_it(make: Make, tmp_path: Path)
 
 
 def test_parsl_s_own_command_is_taken_where_it_made_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    program = [sys.executable, "-m", "parslfl.mpi"]
+    program = [sys.executable, "-m", "parslfl.mpi.ranks"]
     monkeypatch.setenv("PARSL_MPI_PREFIX", "srun --ntasks 4 --nodelist node1,node2")
     assert command("$PARSL_MPI_PREFIX") == ["srun", "--ntasks", "4", "--nodelist", "node1,node2", *program]
     assert command("mpirun -np 4") == ["mpirun", "-np", "4", *program]

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.chain import Chain
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
 from parslfl.codecs.zstd import Zstd
-from parslfl.desk import Desk
 from parslfl.downlink import Outgoing
 from parslfl.errors import QuorumError
+from parslfl.folding import checkpoints
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Finished, Folding, Merged, finish, merge
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params
 from parslfl.protocols import Codec, Strategy

@@ -30,13 +30,13 @@ from typing import IO, Any
 
 import yaml
 
-from parslfl import records
-from parslfl.checkpoints import Checkpoint, model_name
 from parslfl.downlink import DIFFERENCES, Outgoing
 from parslfl.errors import RunError
+from parslfl.folding.checkpoints import Checkpoint, model_name
 from parslfl.protocols import Codec
-from parslfl.records import Entry, Finished, Scored
 from parslfl.reports import RoundReport
+from parslfl.rundir import records
+from parslfl.rundir.records import Entry, Finished, Scored
 
 _LINES = ("journal.jsonl", "metrics.jsonl", "signals.jsonl")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl import checkpoints
 from parslfl.errors import RunError
+from parslfl.folding import checkpoints
 
 OLD, NEW = {"w": np.arange(9, dtype=np.float32)}, {"w": np.ones(3, np.float32)}
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
-from parslfl.desk import Desk
 from parslfl.errors import PayloadError
+from parslfl.folding import checkpoints
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Finished, Folding, Merged, finish, merge
+from parslfl.folding.partials import Partial, agreed, fold_partial, merge_site, nothing, reported
 from parslfl.learning import Evidence, LocalWork
-from parslfl.merging import Finished, Folding, Merged, finish, merge
 from parslfl.messages import (
     Assignment,
     Client,
@@ -27,7 +28,6 @@ from parslfl.messages import (
     update_name,
 )
 from parslfl.params import Params
-from parslfl.partials import Partial, agreed, fold_partial, merge_site, nothing, reported
 from parslfl.protocols import Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.transport.file import File

@@ -16,16 +16,16 @@ from dataclasses import dataclass, replace
 
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
-from parslfl.desk import Desk
 from parslfl.errors import PayloadError
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.receiving import MAX_NORM, sane
+from parslfl.folding.weighing import scales_of, weigh, weight_of
 from parslfl.learning import Evidence
-from parslfl.merging import Folding, Merged, merge
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
 from parslfl.params import Params, fold, squared_norm, trained
 from parslfl.protocols import Buffer, Strategy, Transport
-from parslfl.receiving import MAX_NORM, sane
 from parslfl.tasks import read_model
-from parslfl.weighing import scales_of, weigh, weight_of
 
 
 @dataclass(frozen=True)

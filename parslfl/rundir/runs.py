@@ -15,7 +15,7 @@ from typing import Any
 
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
-from parslfl.journal import RunDir, described
+from parslfl.rundir.journal import RunDir, described
 from parslfl.sites import Federation
 
 #: What may differ when a run goes on. None changes what a client trains; `deadline` and `fastest`

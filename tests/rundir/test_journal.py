@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl import checkpoints, journal
 from parslfl.codecs.topk import TopK
 from parslfl.errors import RunError
-from parslfl.journal import RunDir
+from parslfl.folding import checkpoints
 from parslfl.reports import RoundReport
+from parslfl.rundir import journal
+from parslfl.rundir.journal import RunDir
 
 CONTENT = {"federation": {"sites": []}, "experiment": {"name": "x"}}
 REPORT = RoundReport(0, "aa", (), (), 1.5, 80, 8, 0.5, 0.25, 2.0)

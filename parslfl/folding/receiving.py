@@ -12,9 +12,9 @@ from typing import Any
 
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError
+from parslfl.folding.parts import open_any
 from parslfl.messages import Update, update_name
 from parslfl.params import Params, squared_norm, trained
-from parslfl.parts import open_any
 from parslfl.protocols import Codec, Delta, Transport
 
 #: Beyond this no honest update lies, and the sum of a million within it is still finite.

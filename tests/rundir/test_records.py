@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parslfl import records
 from parslfl.errors import RunError
 from parslfl.messages import Client, Failure, Ref, Update
-from parslfl.records import Finished, Scored
 from parslfl.reports import Incident, RoundReport, SiteTimes
+from parslfl.rundir import records
+from parslfl.rundir.records import Finished, Scored
 
 UPDATE = Update(
     Client(3, "a"), 0, Ref(8, "cc", data=b"12345678"), 10, 1, 1, 2.5, 1.5, 8, notes=("from zeros", "late")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
-from parslfl.desk import Desk
+from parslfl.folding import checkpoints
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Finished, Folding, finish, merge
 from parslfl.learning import LocalWork
-from parslfl.merging import Finished, Folding, finish, merge
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.strategies.fedavg import FedAvg

@@ -18,9 +18,9 @@ from typing import IO
 
 import cloudpickle
 
+from parslfl.folding.partials import Partial, nothing
 from parslfl.messages import Failure, RanksTask
-from parslfl.mpi import ANSWER, LENGTH, SAYS
-from parslfl.partials import Partial, nothing
+from parslfl.mpi.ranks import ANSWER, LENGTH, SAYS
 
 #: Seconds after the round's deadline in which the ranks must have stopped by themselves.
 PATIENCE = 30.0
@@ -45,7 +45,7 @@ def run_site(task: RanksTask) -> Partial:
 def command(launcher: str) -> list[str]:
     """The command line of a job under `launcher`; $PARSL_MPI_PREFIX in it is what Parsl made of the nodes."""
     words = shlex.split(launcher.replace(f"${_PREFIX}", os.environ.get(_PREFIX, "mpiexec")))
-    return [*words, sys.executable, "-m", "parslfl.mpi"]
+    return [*words, sys.executable, "-m", "parslfl.mpi.ranks"]
 
 
 def _run(task: RanksTask, answer: IO[bytes], said: IO[bytes]) -> str:

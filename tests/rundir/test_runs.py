@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from parslfl import journal
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
-from parslfl.runs import fresh_path, open_run
+from parslfl.rundir import journal
+from parslfl.rundir.runs import fresh_path, open_run
 from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 

@@ -1,9 +1,9 @@
 """One rank of a site's MPI job: broadcast the model, train clients, reduce their updates to one sum.
 
-    mpiexec -n 4 python -m parslfl.mpi    (started by `mpi_job`, which sends the task to rank 0's stdin)
+    mpiexec -n 4 python -m parslfl.mpi.ranks    (started by `job`, which sends the task to rank 0's stdin)
 
 Rank r of n trains the clients r, r + n, r + 2n, ... of the site's cohort and folds them in that order, or all
-ranks train each client together (`mpi_team`). Every client goes through the same code as on any other site,
+ranks train each client together (`team`). Every client goes through the same code as on any other site,
 only that its update stays in memory. The sums are added by MPI_Reduce, in place, whose order of additions MPI
 wants fixed for a fixed number of ranks: the same ranks give the same bits, whichever is done first.
 
@@ -26,14 +26,14 @@ import cloudpickle
 import numpy as np
 
 from parslfl.codecs import wire
-from parslfl.desk import Desk
 from parslfl.downlink import Received, receive
-from parslfl.merging import Folding, Merged, merge
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.partials import Partial, stored, width
 from parslfl.messages import ModelRef, Outcome, RanksTask, Ref, Update
 from parslfl.models.torch_model import TorchModel
-from parslfl.mpi_team import Together, require_same
+from parslfl.mpi.team import Together, require_same
 from parslfl.params import Array
-from parslfl.partials import Partial, stored, width
 from parslfl.protocols import Buffer, Transport
 from parslfl.tasks import reason, stopper, train
 
