@@ -21,8 +21,7 @@ _RUNGS: tuple[tuple[str, float], ...] = (
     ("quantize:bits=8,block=0+zstd", 0.16),
     ("quantize:bits=4+zstd", 0.09),
     ("lowrank:ratio=0.15+quantize:bits=4,block=64+zstd", 0.025),
-    ("topk:ratio=0.05+quantize:bits=4+zstd", 0.01),
-    ("topk:ratio=0.01+quantize:bits=8+zstd", 0.005),
+    ("lowrank:ratio=0.05+quantize:bits=4,block=64+zstd", 0.008),
 )
 #: Which of them a client begins with, before anything is known of it: its error is hardly seen.
 FIRST = 2

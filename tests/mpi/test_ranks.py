@@ -46,7 +46,7 @@ Make = Callable[..., RanksTask]
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """A task for five clients on four ranks."""
     pytest.importorskip("mpi4py")
-    workers = str(Path(__file__).parent / "workers")
+    workers = str(Path(__file__).parents[1] / "workers")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([workers, os.environ.get("PYTHONPATH", "")]))
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
