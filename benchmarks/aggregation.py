@@ -1,14 +1,17 @@
 """How fast updates become a model: 11.2 M float32 parameters, in turn with one plain copy of them all.
 
-    python benchmarks/aggregation.py [8] [20] [60] [500] [robust]
+    python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust]
 
 Seconds are the least of five turns, taken in turn in one process: other work on a machine only adds. MB is
-what the process's own memory (not mapped files) grows by at its peak.
+what the process's own memory (not mapped files) grows by at its peak. "processor" is the time of all cores
+together: where other work has most of a machine, only this one says what the work itself took.
 
 copy     every update copied once into one buffer: reading them cannot take less
-fold     every update added to one running sum; two: even and odd ones in two threads. As in a run, the
-         sums' memory is kept from turn to turn
+fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
+         two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
+codecs   merge of 20 updates as some codecs make them, beside reading their bytes and one pass over the sum
+         for each, in two threads too
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
@@ -26,11 +29,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,21 +41,38 @@ from rich.console import Console
 from rich.table import Table
 
 from parslfl.codecs import wire
+from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
-from parslfl.desk import Desk
+from parslfl.codecs.topk import TopK
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, Merged, merge
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.merging import Folding, merge
 from parslfl.messages import Client, Ref, Update, update_name
-from parslfl.params import Params, fold
-from parslfl.protocols import NeedsAll
+from parslfl.params import Params, fold_all
+from parslfl.protocols import Codec, NeedsAll
 from parslfl.stack import Stack
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, TrimmedMean
 from parslfl.transport.file import File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
-#: (seconds, MB)
-Cost = tuple[float, float]
+#: Updates in one merge app, and chains of these apps, as in a run.
+GROUP, LANES = 4, 2
+RAW = Raw()
+CODED: dict[str, Codec] = {
+    "topk:ratio=0.01": TopK(0.01),
+    "quantize:bits=8": Quantize(8),
+    "quantize:bits=8,block=0": Quantize(8, block=0),
+}
+T = TypeVar("T")
+
+
+class Cost(NamedTuple):
+    """`processor`: seconds of all cores together; `memory`: MB that it grew by at its peak."""
+
+    seconds: float
+    processor: float
+    memory: float
 
 
 @dataclass(frozen=True)
@@ -63,12 +83,12 @@ class Kept(File):
         """Keep it."""
 
 
-def written(folder: Path) -> list[Update]:
+def written(folder: Path, codec: Codec = RAW) -> list[Update]:
     """Updates of one array each, as files."""
     random, transport, found = np.random.default_rng(0), Kept(str(folder)), []
     for index in range(DIFFERENT):
         client = Client(index, "here")
-        packed = wire.pack({"w": random.standard_normal(SCALARS, np.float32)})
+        packed = wire.pack(*codec.encode({"w": random.standard_normal(SCALARS, np.float32)}, index))
         ref = transport.put(update_name(0, client), packed.buffers, packed.checksum)
         found.append(Update(client, 0, ref, 100, 10, 10, 1.0, 1.0, 4 * SCALARS))
     return found
@@ -85,21 +105,66 @@ def anonymous() -> float:
 
 
 def cost(work: Callable[[], object]) -> Cost:
-    """Seconds, and the peak of memory over what it was."""
-    before, peak, done = anonymous(), [0.0], threading.Event()
+    before, peak, watching, done = anonymous(), 0.0, 0.0, threading.Event()
 
     def watch() -> None:
+        nonlocal peak, watching
         while not done.wait(0.005):
-            peak[0] = max(peak[0], anonymous())
+            peak = max(peak, anonymous())
+        watching = time.thread_time()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     work()
     seconds = time.perf_counter() - began
     done.set()
     watcher.join()
-    return seconds, max(0.0, peak[0] - before)
+    return Cost(seconds, time.process_time() - used - watching, max(0.0, peak - before))
+
+
+def least(costs: Sequence[Cost]) -> Cost:
+    """The least of the times, the most of the memory."""
+    return Cost(
+        min(one.seconds for one in costs),
+        min(one.processor for one in costs),
+        max(one.memory for one in costs),
+    )
+
+
+def grouped(items: Sequence[T]) -> list[list[T]]:
+    return [list(items[start : start + GROUP]) for start in range(0, len(items), GROUP)]
+
+
+def lanes(items: Sequence[T]) -> list[list[list[T]]]:
+    """The groups of each lane."""
+    return [grouped(items)[lane::LANES] for lane in range(LANES)]
+
+
+def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], object]:
+    """What a run does with the updates `told`, until their sums are there."""
+    both, desk = ThreadPoolExecutor(LANES), Desk(like={"w": np.zeros(SCALARS, np.float32)})
+
+    def one(job: Folding, lane: int, groups: list[list[Update]]) -> None:
+        note: Merged | None = None
+        for group in groups:
+            note = merge(job, lane, note, *group)
+        if note is not None and note.failures:
+            raise SystemExit(f"refused: {note.failures[0].reason}")
+
+    def merged() -> None:
+        job = Folding(
+            FedAvg(),
+            {u.client: codec for u in told},
+            {"here": Kept(str(folder))},
+            desk,
+            time.monotonic(),
+            works={u.client: LocalWork() for u in told},
+            clients=len(told),
+        )
+        list(both.map(one, [job] * LANES, range(LANES), lanes(told)))
+
+    return merged
 
 
 def works(folder: Path, updates: list[Update], number: int) -> dict[str, Callable[[], object]]:
@@ -107,38 +172,25 @@ def works(folder: Path, updates: list[Update], number: int) -> dict[str, Callabl
     arrays = mapped(folder, updates)
     chosen = [arrays[i % DIFFERENT] for i in range(number)]
     told = [updates[i % DIFFERENT] for i in range(number)]
-    both = ThreadPoolExecutor(2)
+    both = ThreadPoolExecutor(LANES)
     buffer = np.empty(SCALARS, np.float32)
     totals: dict[int, Params] = {}
-    desk = Desk(like=chosen[0])
 
     def copy() -> None:
         for params in chosen:
             np.copyto(buffer, params["w"])
 
-    def one(part: list[Params], lane: int) -> None:
+    def one(groups: list[list[Params]], lane: int) -> None:
         total = totals.setdefault(lane, {"w": np.empty(SCALARS, np.float32)})
         total["w"].fill(0)
-        for params in part:
-            fold(total, params, 100.0)
-
-    def merged() -> None:
-        job = Folding(
-            FedAvg(),
-            {u.client: Raw() for u in updates},
-            {"here": Kept(str(folder))},
-            desk,
-            time.monotonic(),
-            works={u.client: LocalWork() for u in updates},
-            clients=number,
-        )
-        list(both.map(lambda lane: merge(job, lane, None, *told[lane::2]), range(2)))
+        for group in groups:
+            fold_all(total, [(params, 100.0) for params in group])
 
     found: dict[str, Callable[[], object]] = {
         "copy": copy,
-        "fold": lambda: one(chosen, 2),
-        "fold, two": lambda: list(both.map(one, (chosen[::2], chosen[1::2]), (0, 1))),
-        "merge": merged,
+        "fold": lambda: one(grouped(chosen), LANES),
+        "fold, two": lambda: list(both.map(one, lanes(chosen), range(LANES))),
+        "merge": merger(folder, told, RAW),
     }
     aggregate = flower()
     if aggregate is not None and number <= 60:
@@ -159,16 +211,46 @@ def flower() -> Callable[[list[tuple[list[npt.NDArray[np.float32]], int]]], obje
 
 
 def table(folder: Path, updates: list[Update], number: int) -> Table:
-    made = Table(f"{number} updates", "s", "x copy", "MB")
-    compared = works(folder, updates, number)
+    made = Table(f"{number} updates", "s", "x copy", "processor s", "x copy", "MB")
+    costs = measured(works(folder, updates, number))
+    plain = costs["copy"]
+    for name, (seconds, processor, memory) in costs.items():
+        ratios = f"{seconds / plain.seconds:.2f}", f"{processor / plain.processor:.2f}"
+        made.add_row(name, f"{seconds:.3f}", ratios[0], f"{processor:.3f}", ratios[1], f"{memory:.0f}")
+    return made
+
+
+def coded(folder: Path, updates: list[Update]) -> Table:
+    """What a run does with updates of several codecs, and the least that int8 can take."""
+    total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
+    compared = {"raw": merger(folder, updates, RAW)}
+    for name, codec in CODED.items():
+        compared[name] = merger(folder / name, written(folder / name, codec), codec)
+    codes = [np.arange(SCALARS // 8) + number for number in range(DIFFERENT)]
+
+    def limit(lane: int) -> None:
+        for one in codes[lane::LANES]:
+            one.max()  # reads the bytes of an int8 update
+            np.add(total[lane], np.float32(1), out=total[lane])
+
+    compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
+    costs = measured(compared)
+    made = Table(f"merge, {DIFFERENT} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
+    plain = costs["raw"]
+    for name, (seconds, processor, memory) in costs.items():
+        wall = f"{1e3 * seconds / DIFFERENT:.2f}", f"{seconds / plain.seconds:.2f}"
+        both_cores = f"{1e3 * processor / DIFFERENT:.2f}", f"{processor / plain.processor:.2f}"
+        made.add_row(name, *wall, *both_cores, f"{memory:.0f}")
+    return made
+
+
+def measured(compared: dict[str, Callable[[], object]]) -> dict[str, Cost]:
+    """The least of all turns; all of them once a turn."""
     costs: dict[str, list[Cost]] = {name: [] for name in compared}
     for _ in range(TURNS):
         for name, work in compared.items():
             costs[name].append(cost(work))
-    for name, found in costs.items():
-        seconds, plain = (min(s for s, _ in c) for c in (found, costs["copy"]))
-        made.add_row(name, f"{seconds:.3f}", f"{seconds / plain:.2f}", f"{max(mb for _, mb in found):.0f}")
-    return made
+    return {name: least(found) for name, found in costs.items()}
 
 
 def robust(folder: Path, updates: list[Update]) -> Table:
@@ -191,21 +273,22 @@ def robust(folder: Path, updates: list[Update]) -> Table:
             out = {"w": np.empty(SCALARS, np.float32)}
             strategy.combine(Stack(tuple(mapped(folder, updates))), cohort, out)
 
-        pairs = [(cost(plain), cost(work)) for _ in range(TURNS)]
-        (copied, _), (seconds, _) = (min(side) for side in zip(*pairs, strict=True))
-        memory = max(mb for _, (_, mb) in pairs)
-        made.add_row(repr(strategy), f"{seconds:.2f}", f"{seconds / copied:.1f}", f"{memory:.0f}")
+        copied, found = measured({"copy": plain, "": work}).values()
+        ratio = f"{found.seconds / copied.seconds:.1f}"
+        made.add_row(repr(strategy), f"{found.seconds:.2f}", ratio, f"{found.memory:.0f}")
     return made
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["8", "20", "60", "500", "robust"]
+    chosen = sys.argv[1:] or ["8", "20", "60", "500", "codecs", "robust"]
+    special = {"codecs": coded, "robust": robust}
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as folder:
         updates = written(Path(folder))
         for word in chosen:
             where = Path(folder)
-            console.print(robust(where, updates) if word == "robust" else table(where, updates, int(word)))
+            show = special.get(word)
+            console.print(show(where, updates) if show else table(where, updates, int(word)))
 
 
 if __name__ == "__main__":

@@ -33,11 +33,12 @@ from parslfl.codecs.pieces import opened
 from parslfl.codecs.topk import TopK
 from parslfl.data.cifar10 import Cifar10
 from parslfl.data.synthetic import Synthetic
+from parslfl.folding.desk import Desk
 from parslfl.keep import ClientStore
 from parslfl.learning import LocalWork, Samples
 from parslfl.messages import Client
 from parslfl.models.resnet import ResNet18
-from parslfl.params import Params, checksum, fold, nbytes, size, squared_norm, subtract, trained, zeros_like
+from parslfl.params import Params, checksum, fold, nbytes, size, squared_norm, subtract, trained
 
 #: What the README and the issue speak of: recommended last.
 SPECS = (
@@ -104,7 +105,9 @@ def cases(
     frame = alone.compress(joined.data)
     yield "zstd level 3 alone, in", lambda: alone.compress(joined.data), joined.nbytes / len(frame)
     yield "zstd level 3 alone, out", lambda: zstandard.ZstdDecompressor().decompress(frame), 0
-    total = zeros_like(delta)
+    desk = Desk(like=delta)
+    desk.clear(0)
+    total = desk.sums(0, 0)
     for text in texts:
         yield from _codec(text, delta, total, seed)
     yield "error feedback", _feedback(delta, seed), 0

@@ -36,9 +36,9 @@ from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
 from parslfl.codecs.zstd import Zstd
 from parslfl.errors import PayloadError
+from parslfl.folding.receiving import open_update
 from parslfl.messages import Client, Ref, Update
 from parslfl.params import Params, checksum, trained, zeros_like
-from parslfl.receiving import open_update
 from parslfl.transport.inline import Inline
 
 #: Bytes that reading a payload may take beyond what the process had; a header may have 16 MiB.

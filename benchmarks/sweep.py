@@ -34,7 +34,7 @@ from pathlib import Path
 
 import sweep_runs
 from sweep_grid import CUTS, DROPOUT, TABLES, Cut, Run, Setting, chosen, runs
-from sweep_memory import Footprint, measured
+from sweep_memory import Footprint, footprint, measured
 from sweep_plot import draw
 from sweep_runs import Outcome
 from sweep_tables import codecs, dropout, methods, page
@@ -144,7 +144,7 @@ def _write(
     if table == "codecs":
         parts = codecs(found)
     elif table == "dropout":
-        parts = dropout(found, _footprints(work / "memory") if cut.dataset == "cifar10" else {})
+        parts = dropout(found, _footprints(work / "footprints") if cut.dataset == "cifar10" else {})
     else:
         parts = methods(found)
     draw(found, out / f"{table}.svg", against_bytes=table == "codecs")
@@ -164,7 +164,7 @@ def _footprints(folder: Path) -> dict[tuple[str, str], Footprint]:
                 part = kept.with_suffix(".part")
                 part.write_text(json.dumps(asdict(made)))
                 part.replace(kept)
-            found[model, setting.name] = Footprint(**json.loads(kept.read_text()))
+            found[model, setting.name] = footprint(kept.read_text())
     return found
 
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 
 from sweep_grid import Run, Setting
 
-from parslfl import journal
 from parslfl.errors import QuorumError
 from parslfl.orchestrator import rounds
-from parslfl.records import Scored
 from parslfl.reports import Event, RoundReport, RoundStarted
+from parslfl.rundir import journal
+from parslfl.rundir.records import Scored
 
 #: Rounds after which a run that is only timed is left; the first loads what the others find loaded.
 _TIMED = 2

@@ -17,6 +17,7 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ from parslfl.commands.flags import DOCTOR_FLAGS, FLAGS, PARTITION_FLAGS, RESUME_
 from parslfl.errors import ConfigError, ParslflError
 
 OK, FAILED, USAGE, BUG, CTRL_C = 0, 1, 2, 70, 130
+#: Seconds after a Ctrl-C in which more of them change nothing: the command is ending.
+_IMPATIENCE = 10.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,10 +41,23 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"signal {number}")
 
 
+class _CtrlC:
+    """The first Ctrl-C ends the command in order; impatient ones that follow do not break into that."""
+
+    def __init__(self) -> None:
+        self.pressed: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.pressed is None or now - self.pressed > _IMPATIENCE:
+            self.pressed = now
+            raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `parslfl`; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    return _guarded(words, lambda: _dispatch(_parser().parse_args(words)))
+    return _guarded(words, lambda: _dispatch(_parser().parse_args(words)), whole=argv is None)
 
 
 def workflow(
@@ -56,7 +72,7 @@ def workflow(
     parser = Parser(description=about, defaults=defaults)
     add(parser, FLAGS)
     parser.set_defaults(command="run", defaults=defaults)
-    return _guarded(words, lambda: _dispatch(parser.parse_args(words)))
+    return _guarded(words, lambda: _dispatch(parser.parse_args(words)), whole=argv is None)
 
 
 def _parser() -> Parser:
@@ -94,11 +110,14 @@ def _dispatch(args: Namespace) -> int:
     return COMMANDS[args.command](args)
 
 
-def _guarded(words: Sequence[str], action: Callable[[], int]) -> int:
-    """Run `action`; an exception becomes a message on standard error and an exit code."""
+def _guarded(words: Sequence[str], action: Callable[[], int], *, whole: bool = False) -> int:
+    """Run `action`; an exception becomes a message on standard error and an exit code.
+
+    `whole`: this process ends with it.
+    """
     _open_closed()
     try:
-        with _signals():
+        with _signals(whole):
             code = action()
             sys.stdout.flush()  # a reader that went away must show here, not at exit
             return code
@@ -179,8 +198,11 @@ def _full(error: BaseException) -> bool:
 
 
 @contextmanager
-def _signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with no process left."""
+def _signals(whole: bool) -> Iterator[None]:
+    """Make SIGTERM and SIGHUP end a command as Ctrl-C does: in order, with no process left.
+
+    After a Ctrl-C, more of them do nothing while the process ends, if it is `whole`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
@@ -189,11 +211,16 @@ def _signals() -> Iterator[None]:
     ]
     for number in wanted:  # one that is ignored, as under nohup, stays ignored
         signal.signal(number, _stop)
+    before, ctrl_c = signal.getsignal(signal.SIGINT), _CtrlC()
+    if before == signal.default_int_handler:
+        signal.signal(signal.SIGINT, ctrl_c)
     try:
         yield
     finally:
         for number in wanted:
             signal.signal(number, signal.SIG_DFL)
+        if before == signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_IGN if whole and ctrl_c.pressed else before)
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -16,8 +16,10 @@ from functools import partial
 
 from parsl.dataflow.errors import PropagatedException
 
-from parslfl import partials, tasks
+from parslfl import tasks
 from parslfl.errors import PayloadError
+from parslfl.folding import partials
+from parslfl.folding.partials import Partial
 from parslfl.messages import (
     Client,
     Failure,
@@ -26,7 +28,6 @@ from parslfl.messages import (
     RoundPlan,
     Update,
 )
-from parslfl.partials import Partial
 
 logger = logging.getLogger(__name__)
 

@@ -8,25 +8,28 @@ Does not know: rounds; only that models go out and updates come in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from parslfl.downlink import DIFFERENCES, NEWEST
 from parslfl.errors import PayloadError, RunError
+from parslfl.folding.checkpoints import Checkpoint
+from parslfl.folding.merging import Finished
 from parslfl.graph import DRIVER
-from parslfl.journal import Checkpoint
-from parslfl.merging import Finished
-from parslfl.messages import Ref, RoundPlan
+from parslfl.messages import Difference, ModelRef, Ref, RoundPlan
 from parslfl.params import checksum
-from parslfl.protocols import Transport
+from parslfl.protocols import Codec, Transport
 from parslfl.served import Served, serve
 from parslfl.sites import Federation, Site
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
+from parslfl.transport.node_cache import forget
 from parslfl.transport.proxystore import ProxyStore
 
 
@@ -34,23 +37,60 @@ from parslfl.transport.proxystore import ProxyStore
 class Exchange:
     """The transport of every place of one run, as the driver uses it; `home` is the run directory's.
 
-    `served`: the sites whose workers come over gRPC. `shared`: those whose ranks share one model.
+    `served`: the sites whose workers come over gRPC. `shared`: those whose ranks share one model. `downlink`:
+    the codec of `differences`, the last of which are out at each place; `last`: the whole models that are.
     """
 
     home: File
     places: dict[str, Transport]
     served: Mapping[str, Served] = field(default_factory=dict)
     shared: frozenset[str] = frozenset()
+    downlink: Codec | None = None
+    differences: dict[str, list[Difference]] = field(default_factory=dict)
+    last: dict[str, Ref] = field(default_factory=dict)
 
     def there(self, place: str) -> Transport:
         """The transport as the workers of `place` use it: it goes into their tasks."""
         return self.served[place].transport if place in self.served else self.places[place]
 
     def publish(self, checkpoint: Checkpoint) -> dict[str, Ref]:
-        """Make the global model readable at every place: a reference for each."""
+        """Make the global model readable at every place, and what makes it of the one before: a reference
+        for each."""
         for served in self.served.values():
             served.open_round(checkpoint.round, checkpoint.path.stat().st_size)
-        return self._published(checkpoint.path, checkpoint.model)
+        wholes = self._published(checkpoint.path, checkpoint.model)
+        if self.downlink is None:
+            return wholes
+        if checkpoint.difference:
+            self._extend(checkpoint)
+        self.last.update(wholes)
+        return {place: self._with_differences(place, ref) for place, ref in wholes.items()}
+
+    def _extend(self, checkpoint: Checkpoint) -> None:
+        """Publish what the last round changed, and take back what only the oldest models need."""
+        path = self.home.path(f"{DIFFERENCES}/{checkpoint.path.name}")
+        for place, ref in self._published(path, checkpoint.difference).items():
+            whole = self.last[place]
+            base = Ref(whole.size, whole.checksum, path=whole.path)
+            out = self.differences.setdefault(place, [])
+            out.append(Difference(checkpoint.round, base, ref))
+            for old in out[:-NEWEST]:
+                self.places[place].drop(old.ref)
+            del out[:-NEWEST]
+
+    def _with_differences(self, place: str, ref: Ref) -> Ref:
+        """`ref` for the workers of `place`. The driver has the whole at hand; and inline it rides in each
+        task, for nobody knows what the worker has that will take it."""
+        if place == DRIVER or isinstance(self.places[place], Inline):
+            return ref
+        since = tuple(self.differences.get(place, ()))
+        return ModelRef(
+            ref.size, ref.checksum, ref.path, ref.data, since, self.downlink, self._kept_as(place)
+        )
+
+    def _kept_as(self, place: str) -> str:
+        """The name under which nodes of `place` keep this run's models, also once it goes on."""
+        return checksum([f"{socket.gethostname()}:{self.home.root}:{place}".encode()])
 
     def publish_state(self, checkpoint: Checkpoint) -> dict[str, Ref]:
         """The same for the strategy's state."""
@@ -91,9 +131,7 @@ class Exchange:
         updates ride in results.
         """
         counted = [served.take_counts() for served in self.served.values()]
-        takers = [a.client.site for a in plan.cohort if a.client.site not in self.shared]
-        takers += {a.client.site for a in plan.cohort if a.client.site in self.shared}
-        down = sum(sent[site].size for site in takers if site not in self.served)
+        down = sum(self._taken(plan, sent, done))
         summed = {partial.site for partial in done.partials}
         apart = [u for u in done.updates if u.client.site not in summed]
         up = sum(u.ref.size for u in apart if u.client.site not in self.served or not u.ref.path)
@@ -101,17 +139,42 @@ class Exchange:
         up += sum(f.bytes_up for f in done.failures if f.client.site not in self.served)
         return down + sum(gone for gone, _ in counted), up + sum(come for _, come in counted)
 
+    def _taken(self, plan: RoundPlan, sent: dict[str, Ref], done: Finished) -> Iterator[int]:
+        """Bytes for each client of a round, and for each site whose ranks share a model, but for those over
+        gRPC. Who made the model of differences says so; of whom nothing came, the whole is counted."""
+        told = {u.client: u.bytes_down for u in done.updates if _sane(u.bytes_down, sent[u.client.site])}
+        once: dict[str, int] = {}
+        for client in (given.client for given in plan.cohort if given.client.site not in self.served):
+            whole = sent[client.site]
+            came = told.get(client, whole.size) if isinstance(whole, ModelRef) else whole.size
+            if client.site in self.shared:
+                once[client.site] = min(came, once.get(client.site, came))
+            else:
+                yield came
+        yield from once.values()
+
     def close(self) -> None:
         """Remove what `open_exchange` made outside the run directory, and stop listening."""
         for served in self.served.values():
             served.close()
+        for place, out in self.differences.items():
+            for one in out:
+                with contextlib.suppress(PayloadError):
+                    self.places[place].drop(one.ref)
+        for place in self.last:
+            forget(self._kept_as(place))
         for transport in self.places.values():
             if isinstance(transport, File) and transport != self.home:
                 shutil.rmtree(transport.root, ignore_errors=True)
 
 
-def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
-    """The exchange of the run in directory `run`, whose lock is held.
+def _sane(came: int, whole: Ref) -> bool:
+    """Whether a worker may have fetched so many bytes for the model `whole`: differences, and that too."""
+    return isinstance(came, int) and 0 <= came <= 2 * whole.size
+
+
+def open_exchange(run: Path, sites: tuple[Site, ...], downlink: Codec | None = None) -> Exchange:
+    """The exchange of the run in directory `run`, whose lock is held; `downlink`: the codec of differences.
 
     Raises:
         RunError: a site's shared folder, or address, cannot be used.
@@ -119,7 +182,7 @@ def open_exchange(run: Path, sites: tuple[Site, ...]) -> Exchange:
     home, served = File(str(run)), dict[str, Served]()
     places = {DRIVER: home, **{site.name: _transport(site, run, home) for site in sites}}
     shared = frozenset(site.name for site in sites if site.executor.kind == "mpi")
-    exchange = Exchange(home, places, served, shared)
+    exchange = Exchange(home, places, served, shared, downlink)
     clients = Federation(sites=sites).clients()
     try:
         for site in sites:

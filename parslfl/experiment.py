@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     FieldSerializationInfo,
@@ -24,6 +25,7 @@ from pydantic import (
 )
 
 from parslfl import document, settings, specs
+from parslfl.codecs import ladder
 from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
 from parslfl.codecs.raw import Raw
@@ -36,7 +38,10 @@ from parslfl.learning import LocalWork
 from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
 from parslfl.models.names import MODELS
+from parslfl.planning.history import History
+from parslfl.planning.links import Ladder, Rung
 from parslfl.planning.selection import plan_round
+from parslfl.planning.tailoring import tailored
 from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
@@ -49,9 +54,13 @@ _FAMILIES: dict[str, tuple[Mapping[str, type], type]] = {
     "model": (MODELS, Model),
     "strategy": (STRATEGIES, Strategy),
     "codec": (CODECS, Codec),
+    "downlink_codec": (CODECS, Codec),
 }
 #: Families whose members `+` joins, and into what.
 _CHAINS: dict[str, Callable[[tuple[Any, ...]], Any]] = {"codec": Chain}
+
+#: Of `codec` and `federated_dropout`: the planner chooses, for each client and round.
+AUTO: Literal["auto"] = "auto"
 
 _LONGEST_NAME = 100
 #: More is a slip of the finger.
@@ -65,6 +74,13 @@ def _device(text: str) -> str:
     return text
 
 
+def _dropout(value: object) -> object:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+    if not number and value != AUTO:
+        raise FieldError(f"expected auto, or a number of at least 0 and less than 1, got {value!r}")
+    return value
+
+
 def _name(text: str) -> str:
     if len(text) > _LONGEST_NAME:
         raise FieldError(f"expected at most {_LONGEST_NAME} characters, got {len(text)}")
@@ -76,15 +92,16 @@ def _name(text: str) -> str:
 class Experiment(Settings):
     """What the clients of a federation do. Made in Python, it raises pydantic's ValidationError.
 
-    dataset, partition, model, strategy, codec: a spec (`classes:k=2`), or an object that has the
-    methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
+    dataset, partition, model, strategy, codec, downlink_codec: a spec (`classes:k=2`), or an object that
+    has the methods of its Protocol. epochs, batch_size, lr, momentum, weight_decay, device: as in
     `learning.LocalWork`.
 
+    codec: "auto": the planner chooses for each client and round, by its link and its training time.
+    downlink_codec: of the model's changes, for clients that have an earlier one (`raw`: it goes out whole).
     error_feedback: what the codec leaves out of an update is kept at the site and added to the
-    client's next one (None: where its error does not average out, as with topk).
-
+    client's next one (None: where its error does not average out, as with topk and lowrank).
     federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
-    a smaller model, others each round (Caldas et al. 2018).
+    a smaller model, others each round (Caldas et al. 2018). "auto": slow clients do, by their pace.
 
     per_round: clients chosen in a round. deadline: seconds after which a round closes.
     fastest: it closes with that many updates (None: it waits for all). quorum: with fewer
@@ -100,9 +117,10 @@ class Experiment(Settings):
     partition: Partition = Classes(k=2)
     model: Model = Cnn()
     strategy: Strategy = FedAvg()
-    codec: Codec = Raw()
+    codec: Codec | Literal["auto"] = Raw()
     error_feedback: StrictBool | None = None
-    federated_dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    federated_dropout: Annotated[float | Literal["auto"], BeforeValidator(_dropout)] = 0.0
+    downlink_codec: Codec = Raw()
     rounds: _Many = 10
     per_round: Count = 20
     epochs: _Many = 5
@@ -122,8 +140,10 @@ class Experiment(Settings):
     @field_validator(*_FAMILIES, mode="plain")
     @classmethod
     def _parse(cls, value: object, info: ValidationInfo) -> object:
-        family = info.field_name or ""
-        known, protocol = _FAMILIES[family]
+        known, protocol = _FAMILIES[info.field_name or ""]
+        family = (info.field_name or "").removeprefix("downlink_")
+        if info.field_name == "codec" and value == AUTO:
+            return AUTO
         if isinstance(value, str):
             return _parsed(value, known, family)
         missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
@@ -133,6 +153,8 @@ class Experiment(Settings):
 
     @field_serializer(*_FAMILIES)
     def _spec(self, value: object, info: FieldSerializationInfo) -> str:
+        if isinstance(value, str):
+            return value
         return specs.render(value, _FAMILIES[info.field_name][0])
 
     def work(self) -> LocalWork:
@@ -144,25 +166,45 @@ class Experiment(Settings):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             device=self.device,
-            keep=1 - self.federated_dropout,
+            keep=1.0 if self.federated_dropout == AUTO else 1 - self.federated_dropout,
         )
 
     def plan(
-        self, round: int, roster: Sequence[Client], waits: Mapping[str, float] = MappingProxyType({})
+        self,
+        round: int,
+        roster: Sequence[Client],
+        waits: Mapping[str, float] = MappingProxyType({}),
+        history: History = History(),  # noqa: B008 - frozen
+        unsent: Collection[str] = (),
     ) -> RoundPlan:
-        """Who of `roster` trains in `round`, and how; `waits`: seconds until a site begins, where known."""
-        return plan_round(
+        """Who of `roster` trains in `round`, and how. `waits`: seconds until a site begins, where known.
+        `history`: of the rounds before, and `unsent`: sites whose updates stay there, for what is "auto"."""
+        rungs, codec = self._codecs()
+        plan = plan_round(
             round,
             roster,
             self.per_round,
             self.seed,
             self.strategy.local(self.work()),
-            self.codec,
+            codec,
             quorum=self.quorum,
             fastest=self.fastest,
             deadline=self.deadline,
             waits=waits,
         )
+        shrink = self.federated_dropout == AUTO
+        return tailored(plan, history, rungs, shrink=shrink, unsent=unsent) if rungs or shrink else plan
+
+    def adapts(self) -> bool:
+        """Whether the planner chooses anything by what rounds have shown."""
+        return AUTO in (self.codec, self.federated_dropout)
+
+    def _codecs(self) -> tuple[Ladder | None, Codec]:
+        """What "auto" chooses from, and the codec of clients of which nothing is known."""
+        if not isinstance(self.codec, str):
+            return None, self.codec
+        rungs = [Rung(*one) for one in ladder.rungs(biased=self.feeds_back())]
+        return Ladder(rungs, ladder.FIRST), rungs[ladder.FIRST].codec
 
     def keepers(self) -> list[str]:
         """Fields that ask for state of clients to be kept at their sites from round to round."""
@@ -172,8 +214,12 @@ class Experiment(Settings):
     def feeds_back(self) -> bool:
         """Whether clients add to their next update what the codec left out of the last one."""
         if self.error_feedback is None:
-            return bool(getattr(self.codec, "biased", False))
+            return self.codec == AUTO or bool(getattr(self.codec, "biased", False))
         return self.error_feedback
+
+    def downlink(self) -> Codec | None:
+        """The codec of what goes out to clients; None where every model goes out whole."""
+        return None if isinstance(self.downlink_codec, Raw) else self.downlink_codec
 
     def resolved(self) -> dict[str, Any]:
         """Plain data that makes an equal experiment again, if its objects are known by name."""
@@ -230,7 +276,8 @@ def _parsed(text: str, known: Mapping[str, type], family: str) -> object:
             return specs.parse_chain(text, known, family, _CHAINS[family])
         return specs.parse(text, known, family)
     except ConfigError as error:
-        raise FieldError("; ".join(problem.message for problem in error.problems)) from None
+        auto = [f"or {AUTO}, alone"] if family == "codec" else []
+        raise FieldError("; ".join([*(problem.message for problem in error.problems), *auto])) from None
 
 
 def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:

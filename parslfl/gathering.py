@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from parslfl.errors import PayloadError
+from parslfl.folding.partials import Partial, agreed, nothing
 from parslfl.messages import MergeTask, Outcome, RanksTask, Ref, RoundPlan, TrainTask, Update
-from parslfl.partials import Partial, agreed, nothing
 from parslfl.protocols import Strategy, Transport
 from parslfl.sites import Federation
 from parslfl_executors.mpi import Mpi

@@ -24,11 +24,14 @@ import cloudpickle
 from parsl.dataflow.dflow import DataFlowKernel
 from parsl.dataflow.futures import AppFuture
 
-from parslfl import merging, mpi_job, partials, tasks
+from parslfl import tasks
 from parslfl.closing import Closing, Settled, lost
 from parslfl.errors import ParslflError, RunError
+from parslfl.folding import merging, partials
+from parslfl.folding.merging import Folding
+from parslfl.folding.partials import Partial, discard_partial
+from parslfl.folding.receiving import discard
 from parslfl.gathering import Gathering
-from parslfl.merging import Folding
 from parslfl.messages import (
     Client,
     MergeTask,
@@ -37,8 +40,7 @@ from parslfl.messages import (
     TrainTask,
     Update,
 )
-from parslfl.partials import Partial, discard_partial
-from parslfl.receiving import discard
+from parslfl.mpi import job as mpi_job
 
 #: Label of the thread executor for the driver's own work.
 DRIVER = "driver"

@@ -1,4 +1,4 @@
-"""The place that makes the first model and scores every later one: a site, or the driver itself.
+"""The place that makes the first model and scores every later one: a site, or the driver; where data is.
 
 Does not know: rounds, other than by number, or how clients train.
 """
@@ -12,6 +12,7 @@ from typing import Any
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import closing, graph, tasks
+from parslfl.data.folder import resolve_folder
 from parslfl.errors import ParslflError, RunError
 from parslfl.experiment import Experiment
 from parslfl.learning import Scores
@@ -19,13 +20,25 @@ from parslfl.messages import EvaluateTask, InitTask, Ref, Source
 from parslfl.params import Params
 from parslfl.protocols import Transport
 from parslfl.seeding import derive
-from parslfl.sites import Federation
+from parslfl.sites import Federation, local_folders
 
 
 def home_name(federation: Federation, experiment: Experiment) -> str:
     """As the experiment says; else the first site on this machine; else the driver."""
     local = [site.name for site in federation.sites if site.executor.kind == "local"]
     return experiment.evaluate_on or (local[0] if local else graph.DRIVER)
+
+
+def data_folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
+    """Each place's data folder; on this machine, the data is made to be there."""
+    default = resolve_folder(experiment.data_dir)
+    here = local_folders(federation, default)
+    if home_name(federation, experiment) == graph.DRIVER:
+        here[graph.DRIVER] = default
+    for folder in here.values():
+        if not experiment.dataset.available(folder):
+            experiment.dataset.fetch(folder)
+    return {graph.DRIVER: str(default), **{s.name: s.data or str(default) for s in federation.sites}}
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.errors import RunError
+from parslfl.folding import checkpoints
 from parslfl.messages import Client
 from parslfl.params import Params, require_like, zeros_like
 from parslfl.reports import RoundReport

@@ -54,7 +54,7 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
     Raises:
         RunError: a place cannot be used from here.
     """
-    from parslfl_executors.htex import lost
+    from parslfl_executors.htex import NoWorkersError, lost
 
     retries = {place.name: place.retries for place in places}
 
@@ -62,7 +62,8 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
         """Parsl gives up on a task once its failures cost more than 1. Here the cause is at hand."""
         place = record["executor"]
         allowed = retries.get(place, 0)
-        price = 0.999 / allowed if allowed else 2.0  # a sum of 1/n may come out above 1
+        over = isinstance(error, NoWorkersError) and error.final
+        price = 2.0 if over or not allowed else 0.999 / allowed  # a sum of 1/n may come out above 1
         if place in built:
             lost(built[place], error, record["id"], record["fail_cost"] + price <= 1)
         return price
@@ -80,7 +81,12 @@ def kernel(places: Sequence[Place], driver: str, logs: Path) -> Iterator[DataFlo
         usage_tracking=0,
         initialize_logging=False,
     )
-    running, interrupted = _uninterrupted(lambda: DataFlowKernel(config))  # half a kernel cannot be stopped
+    try:
+        running, interrupted = _uninterrupted(lambda: DataFlowKernel(config))  # half of it cannot be stopped
+    except Unusable as error:
+        for executor in built.values():
+            executor.shutdown()
+        raise RunError(str(error)) from error
     try:
         if interrupted:
             raise KeyboardInterrupt

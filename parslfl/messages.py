@@ -37,6 +37,28 @@ class Ref:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """What makes the model that `round` starts from of the one behind `base`; `ref` says where it is."""
+
+    round: int
+    base: Ref
+    ref: Ref
+
+
+@dataclass(frozen=True)
+class ModelRef(Ref):
+    """A global model that lies whole where any `Ref` says, and that who has an earlier one may put together.
+
+    `differences`: the last few, oldest first, written by `codec`. `run`: the name under which a node keeps
+    the models that it had.
+    """
+
+    differences: tuple[Difference, ...] = ()
+    codec: Codec | None = None
+    run: str = ""
+
+
+@dataclass(frozen=True)
 class Source:
     """Which data a client holds: names only. `folder` is read by the worker, at its site.
 
@@ -158,7 +180,12 @@ class EvaluateTask:
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds a worker spent on one task, by phase, and the process that did it."""
+    """Seconds a worker spent on one task, by phase, and the process that did it.
+
+    `setup`: to load its libraries, before its first task. `started`: when it began, since the epoch.
+    `send`: the part of `encode` in which the update was put into the transport; 0 where it rides in the
+    task's result, whose way nobody measures.
+    """
 
     load: float = 0.0
     train: float = 0.0
@@ -166,6 +193,8 @@ class Spent:
     started: float = 0.0
     host: str = ""
     pid: int = 0
+    setup: float = 0.0
+    send: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -173,7 +202,8 @@ class Update:
     """A client's answer: where its encoded delta is, and what it took to make it.
 
     `raw_bytes` is the delta's size before encoding; `ref.size` after; `bytes_down` that of the model
-    it started from. `notes`: what its reader
+    it started from, or of the differences that this was made of; `raw_down` what the whole would have
+    been where there is a downlink codec, else 0. `notes`: what its reader
     should know about this update, such as state that was expected at the site and not found.
     `start_loss`, `variance` (see `learning.Evidence`) and `personal`: None unless the strategy asks.
     """
@@ -190,6 +220,7 @@ class Update:
     spent: Spent = Spent()
     notes: tuple[str, ...] = ()
     bytes_down: int = 0
+    raw_down: int = 0
     start_loss: float | None = None
     variance: float | None = None
     personal: Personal | None = None
@@ -218,11 +249,12 @@ Outcome = Update | Failure
 
 @dataclass(frozen=True)
 class Assignment:
-    """What one client is asked to do in a round."""
+    """What one client is asked to do in a round. `why`: the planner's reason, where it had a choice."""
 
     client: Client
     work: LocalWork
     codec: Codec
+    why: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,34 +13,35 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
-from parslfl.checkpoints import write
 from parslfl.closing import Closing
-from parslfl.data.folder import resolve_folder
-from parslfl.desk import Desk
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
 from parslfl.fitting import check
+from parslfl.folding.checkpoints import Checkpoint, write
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Finished, Folding
+from parslfl.folding.receiving import discard
 from parslfl.gathering import merge_tasks, ranks_tasks
-from parslfl.home import Home, home_name, scored
-from parslfl.journal import Checkpoint, RunDir, reports
+from parslfl.home import Home, data_folders, home_name, scored
 from parslfl.keep import last_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.merging import Finished, Folding
 from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook, vigil
+from parslfl.planning.history import History
 from parslfl.protocols import ClientSide, shares
-from parslfl.receiving import discard
 from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted, SiteWaits
-from parslfl.runs import open_run
+from parslfl.rundir.journal import RunDir, reports
+from parslfl.rundir.runs import open_run
 from parslfl.seeding import derive
-from parslfl.sites import Federation, Site, local_folders, state_folder
+from parslfl.sites import Federation, Site, state_folder
 from parslfl.timesheet import Timesheet
 
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
@@ -75,12 +76,12 @@ def rounds(
         QuorumError: a round got too few updates; finished rounds are kept.
     """
     check(federation, experiment)
-    folders = _folders(federation, experiment)
+    folders = data_folders(federation, experiment)
     run = open_run(run_dir, federation, experiment, resume)
     try:
         if run.is_done(experiment.rounds):
             return
-        exchange = open_exchange(run.path, federation.sites)
+        exchange = open_exchange(run.path, federation.sites, experiment.downlink())
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
                 sheet = Timesheet(ledgers(running, federation.sites))
@@ -94,18 +95,6 @@ def rounds(
             exchange.close()
     finally:
         run.close()
-
-
-def _folders(federation: Federation, experiment: Experiment) -> dict[str, str]:
-    """Each place's data folder; on this machine, the data is made to be there."""
-    default = resolve_folder(experiment.data_dir)
-    here = local_folders(federation, default)
-    if home_name(federation, experiment) == graph.DRIVER:
-        here[graph.DRIVER] = default
-    for folder in here.values():
-        if not experiment.dataset.available(folder):
-            experiment.dataset.fetch(folder)
-    return {graph.DRIVER: str(default), **{s.name: s.data or str(default) for s in federation.sites}}
 
 
 @dataclass(frozen=True)
@@ -130,9 +119,10 @@ class _Run:
     outlook: Outlook
     accepted: dict[Client, int] = field(default_factory=dict)
     shared: dict[str, Ref] = field(default_factory=dict)
+    past: list[History] = field(default_factory=lambda: [History()])
 
     def go(self) -> Iterator[RoundReport]:
-        self.accepted.update(last_accepted(reports(self.run.path)))
+        self._remember(*reports(self.run.path))
         start = self.run.checkpoint() or self._first()
         self._open(start)
         refs = self._publish(start, {})
@@ -181,8 +171,9 @@ class _Run:
 
     def _open(self, start: Checkpoint) -> None:
         """Put the next round's model on the desk, once the last one's is off it."""
-        self.desk.like, self.desk.state = {}, {}
-        self.desk.like, self.desk.state = start.load()
+        desk = self.desk
+        desk.like, desk.state, desk.residual = {}, {}, {}
+        desk.like, desk.state, desk.residual = start.load()
 
     def _publish(self, start: Checkpoint, old: dict[str, Ref]) -> dict[str, Ref]:
         """Make the model readable everywhere, and the state if clients need it, instead of the old ones."""
@@ -198,7 +189,9 @@ class _Run:
 
     def _launch(self, round: int, start: Checkpoint, refs: dict[str, Ref]) -> graph.Flight:
         e, began = self.experiment, time.monotonic()
-        plan = e.plan(round, self.federation.clients(), self.outlook.waits(round))
+        unsent = [site.name for site in self.federation.sites if site.executor.kind == "mpi"]
+        waits = self.outlook.waits(round)
+        plan = e.plan(round, self.federation.clients(), waits, self.past[0], unsent)
         self.watch(RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
@@ -218,6 +211,7 @@ class _Run:
                 works={a.client: a.work for a in plan.cohort},
                 clients=len(self.federation.clients()),
                 spill=self.run.path / "updates",
+                downlink=self.run.outgoing(round + 1, e.downlink(), derive(e.seed, "downlink", round)),
             ),
             model_path=self.run.model_path(round + 1),
             state_path=self.run.state_path(round + 1),
@@ -265,11 +259,17 @@ class _Run:
         state = {place: ref.size for place, ref in self.shared.items()}
         sent = {place: replace(ref, size=ref.size + state.get(place, 0)) for place, ref in refs.items()}
         report = self.sheet.report(flight, done, self.exchange.crossed(flight.plan, sent, done))
-        self.run.finished(report, done.state)
-        self.accepted.update(last_accepted([report]))
+        self.run.finished(report, done.state, done.residual)
+        self._remember(report)
         self.watch(RoundClosed(report))
         self.run.forget(before=report.round)
-        return report, self.run.at(report.round + 1, done.model, done.state)
+        return report, self.run.at(report.round + 1, done.model, done.state, done.residual, done.difference)
+
+    def _remember(self, *done: RoundReport) -> None:
+        """What the next round goes by."""
+        self.accepted.update(last_accepted(done))
+        if self.experiment.adapts():
+            self.past[0] = reduce(History.after, done, self.past[0])
 
     def _evaluate(self, report: RoundReport, refs: dict[str, Ref]) -> _Pending:
         """Begin to score the model that `report`'s round made, if that is due."""

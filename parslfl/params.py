@@ -9,6 +9,7 @@ Does not know: files, networks, or where an array came from.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,9 @@ Params = dict[str, Array]
 
 #: Elements per block: 512 KiB of float32, half of a core's L2 cache.
 BLOCK = 1 << 17
+#: Elements of a sum to which updates are added before the next are: each call costs, and on a core whose
+#: own cache is 1 MiB (Zen 4) twice as many as in a `BLOCK` took 13 % less time, four times as many no less.
+SPAN = 1 << 18
 
 
 def is_trained(array: Array) -> bool:
@@ -41,6 +45,32 @@ def size(params: Mapping[str, Array]) -> int:
 def nbytes(params: Mapping[str, Array]) -> int:
     """Bytes of all arrays, uncompressed."""
     return sum(array.nbytes for array in params.values())
+
+
+def is_mapped(array: Array) -> bool:
+    """Whether `array` lies in a mapped file: memory that the system may take back."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap)
+
+
+class Joined(dict[str, Array]):
+    """`Params` of one dtype that lie in one `vector`, one after the other. No array may be replaced."""
+
+    vector: Array
+
+    @classmethod
+    def empty_like(cls, params: Mapping[str, Array]) -> Params:
+        """Memory for arrays like `params`, contiguous; in one vector if they have one dtype."""
+        if len({array.dtype for array in params.values()}) != 1:
+            return {name: np.empty_like(array, order="C") for name, array in params.items()}
+        made, at = cls(), 0
+        made.vector = np.empty(size(params), next(iter(params.values())).dtype)
+        for name, array in params.items():
+            made[name] = made.vector[at : at + array.size].reshape(array.shape)
+            at += array.size
+        return made
 
 
 def zeros_like(params: Mapping[str, Array]) -> Params:
@@ -90,12 +120,32 @@ def fold(total: Params, delta: Mapping[str, Array], weight: float) -> None:
 
     The order of the additions is that of the calls, so equal calls give equal bits.
     """
-    for name, array in delta.items():
-        scratch = np.empty(min(BLOCK, array.size), dtype=total[name].dtype)
-        for into, part in zip(blocks(total[name]), blocks(array), strict=True):
-            scaled = scratch[: part.size]
-            np.multiply(part, scaled.dtype.type(weight), out=scaled)
-            np.add(into, scaled, out=into)
+    fold_all(total, [(delta, weight)])
+
+
+def fold_all(total: Params, terms: Sequence[tuple[Mapping[str, Array], float]]) -> None:
+    """As `fold` of each (delta, weight) in turn, bit for bit; the deltas have the same arrays.
+
+    The sum is read and written once: all are added to a piece of it while that is in the cache.
+    """
+    scratch = scratches(total)
+    weights = [weight for _, weight in terms]
+    for name in terms[0][0]:
+        space, number = scratch[total[name].dtype], total[name].dtype.type
+        walks = (blocks(array, SPAN) for array in (total[name], *(delta[name] for delta, _ in terms)))
+        for into, *parts in zip(*walks, strict=True):
+            scaled = space[: into.size]
+            for part, weight in zip(parts, weights, strict=True):
+                np.multiply(part, number(weight), out=scaled)
+                np.add(into, scaled, out=into)
+
+
+def scratches(total: Mapping[str, Array]) -> dict[np.dtype[Any], Array]:
+    """Space for `SPAN` elements, or as many as the largest array has, of each dtype in `total`."""
+    most: dict[np.dtype[Any], int] = {}
+    for array in total.values():
+        most[array.dtype] = max(array.size, most.get(array.dtype, 0))
+    return {dtype: np.empty(min(SPAN, size), dtype) for dtype, size in most.items()}
 
 
 def average(totals: Sequence[Params], weight: float) -> Params:

@@ -111,10 +111,14 @@ def probe(task: ProbeTask) -> Findings:
 
 def machine() -> Machine:
     """What this process has."""
-    packages = tuple((name, _version(name)) for name in PACKAGES)
     return Machine(
-        socket.gethostname(), _cores(), _memory(), _accelerator(), platform.python_version(), packages
+        socket.gethostname(), _cores(), _memory(), _accelerator(), platform.python_version(), packages()
     )
+
+
+def packages() -> tuple[tuple[str, str], ...]:
+    """The versions that this process has of packages that matter."""
+    return tuple((name, _version(name)) for name in PACKAGES)
 
 
 def _cores() -> int:

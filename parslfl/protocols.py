@@ -9,8 +9,9 @@ Does not know: any implementation.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -215,6 +216,24 @@ class ClientSide(Protocol):
         ...
 
 
+@lru_cache(maxsize=256)
+def _fits(kind: type, protocol: type) -> bool:
+    """Whether a class has a protocol's methods. Looked up once: it takes Python 3.11 40 us."""
+    return issubclass(kind, protocol)
+
+
+def opens(codec: Codec) -> TypeGuard[Opener]:
+    return _fits(type(codec), Opener)
+
+
+def is_scaled(strategy: Strategy) -> TypeGuard[Scaled]:
+    return _fits(type(strategy), Scaled)
+
+
+def needs_all(strategy: Strategy) -> TypeGuard[NeedsAll]:
+    return _fits(type(strategy), NeedsAll)
+
+
 def shares(strategy: object) -> bool:
     """Whether clients of this strategy are sent the server's state."""
     return bool(getattr(strategy, "shares", False))
@@ -270,6 +289,9 @@ __all__ = [
     "Scaled",
     "Strategy",
     "Transport",
+    "is_scaled",
     "keeps",
+    "needs_all",
+    "opens",
     "shares",
 ]

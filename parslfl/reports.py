@@ -15,9 +15,10 @@ class SiteTimes:
     """Where a site's time went, in seconds, from the end of the round before to the end of this one.
 
     Summed over blocks (jobs, pods): `queued` from asking for one until it starts; `starting` from
-    there until its first workers report; `ready`, with workers; `idle`, the part of that in which
-    they had no task. Summed over the delivered updates: `transfer`, to read the model and the data
-    and to write the update; `training`. `blocks`: how many started.
+    there until its first workers report, and each worker's seconds until its libraries are loaded;
+    `ready`, with workers; `idle`, the part of that in which they had no task. Summed over the
+    delivered updates: `transfer`, to read the model and the data and to write the update;
+    `training`. `blocks`: how many started.
     """
 
     site: str
@@ -45,6 +46,16 @@ class Incident:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the planner chose for `client`, and why: the spec of its codec, the share of units it kept."""
+
+    client: Client
+    codec: str
+    keep: float
+    why: str
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One finished round.
 
@@ -53,7 +64,7 @@ class RoundReport:
     updates up itself; over gRPC since the round before, each counted as it crosses, what was sent again
     too. `seconds` from planning to the new model. `accuracy` and `test_loss` are None in rounds that are
     not evaluated; where an evaluation was due and failed, `evaluation_error` says why. `sites`: where each
-    site's time went; `incidents`: what was survived.
+    site's time went; `incidents`: what was survived; `choices`: of the planner, where it had any.
     """
 
     round: int
@@ -70,6 +81,7 @@ class RoundReport:
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from parslfl.downlink import DIFFERENCES, NEWEST
 from parslfl.errors import RunError
 from parslfl.messages import INITIAL, Client, partial_name, update_name
 from parslfl.sites import Site
@@ -28,8 +29,10 @@ _log = logging.getLogger(__name__)
 _TIMES, _MORE = 4, 1 << 20
 #: Sums that a site may send in place of its updates: one for each scale of the strategy.
 _SCALES = 4
-#: Files served: two models and, of some strategies, two states. A straggler may want the older ones.
-_NEWEST = 4
+#: Files of a folder that are served: two models and, of some strategies, two states; or the last differences.
+#: A straggler may want the older ones.
+_NEWEST = {DIFFERENCES: NEWEST}
+_OTHERS = 4
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,15 @@ class Served:
         self.server.keep_only(Offer(now.models, updates, _TIMES * size + _MORE))
 
     def offer(self, name: str, size: int, reply: str = "") -> None:
-        """Serve the file `name`, of `size` bytes, beside the newest; `reply`: an upload to take, too."""
+        """Serve the file `name`, of `size` bytes, beside the newest of its folder; `reply`: an upload to
+        take, too."""
         from parslfl.transport.grpc_server import Offer
 
         now = self.server.offer
-        models = dict([*now.models.items(), (name, size)][-_NEWEST:])
+        folder = f"{name.partition('/')[0]}/"
+        beside = [one for one in now.models if one.startswith(folder) and one != name]
+        gone = beside[: max(0, len(beside) + 1 - _NEWEST.get(folder[:-1], _OTHERS))]
+        models = {**{one: now.models[one] for one in now.models if one not in {*gone, name}}, name: size}
         replies = frozenset({reply} if reply else ())
         self.server.keep_only(Offer(models, now.updates | replies, now.limit))
 

@@ -24,7 +24,7 @@ import cloudpickle
 import numpy as np
 import numpy.typing as npt
 
-from parslfl import clientside
+from parslfl import clientside, downlink
 from parslfl.codecs import wire
 from parslfl.codecs.pieces import opened
 from parslfl.errors import ParslflError
@@ -35,6 +35,7 @@ from parslfl.messages import (
     EvaluateTask,
     Failure,
     InitTask,
+    ModelRef,
     Outcome,
     Ref,
     Source,
@@ -52,6 +53,8 @@ from parslfl.submodel import KEY, Kept, describe, put, take
 _LOOK = 0.5
 #: Name under which a client keeps what its codec left out.
 RESIDUAL = "residual"
+#: Kinds of models for which this process has loaded its libraries.
+_warmed: set[type] = set()
 
 
 def train(task: TrainTask) -> Outcome:
@@ -76,6 +79,7 @@ def warm(model: Model, source: Source) -> None:
     with contextlib.suppress(Exception):  # the first real task reports it
         _split(source)
         model.init(source.dataset.shape, source.dataset.classes, 0)
+    _warmed.add(type(model))
 
 
 def evaluate(task: EvaluateTask) -> Scores | str:
@@ -101,11 +105,15 @@ def reason(error: BaseException) -> str:
 
 
 def _train(task: TrainTask) -> Outcome:
-    started = time.time()
+    began = time.time()
     stop = stopper(task)
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
-    params = read_model(task.transport, task.start)
+    if type(task.model) not in _warmed:
+        warm(task.model, task.source)
+    started = time.time()
+    start = receive(task.transport, task.start)
+    params = start.params
     samples, held_out = _samples(task)
     loaded = time.time()
     start_loss = task.model.evaluate(params, samples, task.work).loss if task.work.start_loss else None
@@ -123,6 +131,7 @@ def _train(task: TrainTask) -> Outcome:
     delta = subtract(made.params, before) if part else turn_into_delta(made.params, before)
     keep = partial(_keep, task, part, made.steps, samples, held_out, stop) if part else None
     sent = _send(task, delta, made.kept, trained(params), keep)
+    beside = task.shared.size if task.shared else 0
     return Update(
         client=task.client,
         round=task.round,
@@ -137,12 +146,15 @@ def _train(task: TrainTask) -> Outcome:
             load=loaded - started,
             train=done - loaded + sent.kept,
             encode=time.time() - done - sent.kept,
-            started=started,
+            started=began,
+            setup=started - began,
             host=socket.gethostname(),
             pid=os.getpid(),
+            send=sent.seconds,
         ),
-        notes=(*(part.notes if part else ()), *sent.notes),
-        bytes_down=task.start.size + (task.shared.size if task.shared else 0),
+        notes=(*start.notes, *(part.notes if part else ()), *sent.notes),
+        bytes_down=start.came + beside,
+        raw_down=task.start.size + beside if isinstance(task.start, ModelRef) else 0,
         start_loss=None if start_loss is None else float(start_loss),
         variance=None if made.variance is None else float(made.variance),
         personal=sent.personal,
@@ -163,12 +175,13 @@ def _samples(task: TrainTask) -> tuple[Samples, Samples | None]:
 @dataclass(frozen=True)
 class _Sent:
     """An update that is on its way, what its reader should know, and the strategy's part: what came of
-    it, and its seconds."""
+    it, and its seconds. `seconds`: as `Spent.send`."""
 
     ref: Ref
     notes: tuple[str, ...]
     personal: Personal | None
     kept: float
+    seconds: float
 
 
 def _send(
@@ -195,12 +208,15 @@ def _send(
     personal = keep(task.codec.decode(arrays, note, delta)) if keep else None
     spent = time.time() - began
     packed = wire.pack(arrays, {**note, KEY: describe(kept)} if kept else note)
+    began = time.monotonic()
     ref: Ref = task.transport.put(update_name(task.round, task.client), packed.buffers, packed.checksum)
+    rides = not ref.path and len(ref.data) == ref.size
+    seconds = 0.0 if rides else time.monotonic() - began
     if task.error_feedback:
         opened(task.codec, arrays, note, delta).add(delta, -1.0)
         residual = put(left, delta, kept) if kept else delta
         store.save(task.client, RESIDUAL, task.round, task.accepted, residual)
-    return _Sent(ref, notes, personal, spent)
+    return _Sent(ref, notes, personal, spent, seconds)
 
 
 def _keep(
@@ -240,11 +256,26 @@ def stopper(task: TrainTask) -> Stop:
     return stop
 
 
+@dataclass(frozen=True)
+class Start:
+    """The global model, and how it came: `came` and `notes` as in `downlink.Received`."""
+
+    params: Params
+    came: int
+    notes: tuple[str, ...]
+
+
 @lru_cache(maxsize=1)
-def read_model(transport: Transport, ref: Ref) -> Params:
+def receive(transport: Transport, ref: Ref) -> Start:
     """The global model, mapped and verified once a round and worker."""
-    params, _ = wire.unpack(transport.get(ref), ref.checksum)
-    return params
+    found = downlink.receive(transport, ref)
+    params, _ = wire.unpack(found.data, ref.checksum)
+    return Start(params, found.came, found.notes)
+
+
+def read_model(transport: Transport, ref: Ref) -> Params:
+    """The global model alone."""
+    return receive(transport, ref).params
 
 
 @lru_cache(maxsize=4)

@@ -12,10 +12,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from parslfl import specs
+from parslfl.codecs.names import CODECS
+from parslfl.folding.merging import Finished
 from parslfl.graph import Flight
-from parslfl.merging import Finished
-from parslfl.messages import Client, Failure, Update
-from parslfl.reports import Incident, RoundReport, SiteTimes
+from parslfl.messages import Client, Failure, RoundPlan, Update
+from parslfl.reports import Choice, Incident, RoundReport, SiteTimes
 from parslfl_executors.ledger import Account, Event, Ledger
 
 
@@ -48,6 +50,7 @@ class Timesheet:
             partials=done.partials,
             sites=self.times(done.updates),
             incidents=self.incidents(flight.began, flight.tasks, done.failures),
+            choices=choices(flight.plan),
         )
 
     def times(self, updates: Sequence[Update]) -> tuple[SiteTimes, ...]:
@@ -71,6 +74,15 @@ class Timesheet:
         return tuple(sorted(found, key=lambda incident: incident.at))
 
 
+def choices(plan: RoundPlan) -> tuple[Choice, ...]:
+    """What the planner had reasons for."""
+    return tuple(
+        Choice(given.client, specs.render(given.codec, CODECS), given.work.keep, given.why)
+        for given in plan.cohort
+        if given.why
+    )
+
+
 def mean_loss(updates: Sequence[Update]) -> float:
     """Mean training loss over all examples; clients that made no step have none and are left out."""
     counted = [(u.loss, u.samples) for u in updates if math.isfinite(u.loss)]
@@ -84,7 +96,7 @@ def site_times(site: str, account: Account, updates: Sequence[Update]) -> SiteTi
         site=site,
         blocks=account.blocks,
         queued=account.queued,
-        starting=account.starting,
+        starting=account.starting + sum(one.setup for one in spent),
         ready=account.ready,
         idle=account.idle,
         transfer=sum(one.load + one.encode for one in spent),

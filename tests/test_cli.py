@@ -319,8 +319,11 @@ def test_a_run_its_report_and_its_resumption(
     assert "3 rounds took" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_keeps_its_rounds_and_leaves_no_process(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGINT, 4), (signal.SIGTERM, 1)])
+def test_a_stopped_run_keeps_its_rounds_and_leaves_no_process(
+    tmp_path: Path, number: int, times: int
+) -> None:
+    """Also when an impatient user presses Ctrl-C again and again, down to the process's last moment."""
     words = [sys.executable, "-m", "parslfl", "run", *QUICK, "--rounds", "100000", "--run-dir", "here"]
     process = subprocess.Popen(
         words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -328,7 +331,12 @@ def test_a_stopped_run_keeps_its_rounds_and_leaves_no_process(tmp_path: Path, nu
     assert process.stdout is not None
     while "round 2/" not in process.stdout.readline():
         assert process.poll() is None
-    process.send_signal(number)
+    for _ in range(times):
+        process.send_signal(number)
+        time.sleep(0.1)
+    while times > 1 and process.poll() is None:
+        process.send_signal(number)
+        time.sleep(0.01)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     assert said.startswith("stopped\nfinished rounds are kept in here; resume with: ")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl import checkpoints
 from parslfl.channels import File
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError, RunError
 from parslfl.exchange import open_exchange
-from parslfl.journal import Checkpoint
+from parslfl.folding import checkpoints
+from parslfl.folding.checkpoints import Checkpoint
 from parslfl.sites import Site
 from parslfl_executors.local import Local
 

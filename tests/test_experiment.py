@@ -337,3 +337,15 @@ def test_a_chain_of_codecs_is_written_as_it_is_read(text: str, written: str) -> 
 def test_a_codec_that_cannot_be_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         made(codec=text)
+
+
+def test_a_downlink_codec_is_written_as_a_codec_is() -> None:
+    spec = "topk:ratio=0.05+quantize:bits=4,block=256,nearest=false+zstd:level=0"
+    e = made(downlink_codec="topk:ratio=0.05+quantize:bits=4+zstd")
+    assert e.resolved()["downlink_codec"].startswith("topk:ratio=0.05+quantize:bits=4")
+    assert Experiment.model_validate(e.resolved()) == e
+    assert e.downlink() == e.downlink_codec != Raw()
+    assert made(downlink_codec=spec) == e
+    assert made().downlink() is made(downlink_codec="raw").downlink() is None
+    with pytest.raises(ValidationError, match=r"unknown codec 'topc' \(did you mean 'topk'"):
+        made(downlink_codec="topc:ratio=0.1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ import pytest
 
 from parslfl import tasks
 from parslfl.codecs import wire
+from parslfl.codecs.cast import Fp16
+from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
 from parslfl.data.partition import Iid
 from parslfl.data.synthetic import Synthetic
 from parslfl.keep import ClientStore
 from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
-from parslfl.messages import Client, Failure, Source, TrainTask, Update
+from parslfl.messages import Client, Failure, Ref, Source, TrainTask, Update
 from parslfl.params import Params
+from parslfl.protocols import Buffer, Transport
 from parslfl.transport.file import File
+from parslfl.transport.inline import Inline
 
 ANN = Client(0, "here")
 #: What training adds to the model: the largest number first.
@@ -125,3 +130,55 @@ def test_the_bytes_of_both_ways_are_in_the_update(task: TrainTask, tmp_path: Pat
     assert update.bytes_down == (tmp_path / "models/start").stat().st_size
     assert update.ref.size == (tmp_path / update.ref.path).stat().st_size
     assert update.raw_bytes == 16
+
+
+def test_nothing_is_lost_where_the_codec_changes_from_round_to_round(task: TrainTask) -> None:
+    """From topk to 8 bits, to halves, to everything, and back: what was sent and what is kept is all."""
+    codecs = [TopK(0.25), Quantize(8), TopK(0.25), Fp16(), Raw(), TopK(0.25)]
+    came = np.zeros(4)
+    for round, codec in enumerate(codecs):
+        one = replace(task, codec=codec, round=round, accepted=round - 1, seed=round)
+        came += sent(one)
+        left = kept(one)
+        assert left is not None
+        np.testing.assert_allclose(came + left, (round + 1) * STEP, rtol=1e-6)
+        if isinstance(codec, Raw):
+            assert left == [0, 0, 0, 0]
+    assert came.tolist() == pytest.approx([24, 15, 10, 5])
+
+
+def test_the_time_of_sending_is_that_of_the_transport_and_none_in_a_result(task: TrainTask) -> None:
+    plain = replace(task, error_feedback=False)
+    written: Any = tasks.train(plain)
+    assert 0 < written.spent.send <= written.spent.encode
+    riding: Any = tasks.train(replace(plain, transport=Riding(task.transport)))
+    assert (riding.spent.send, len(riding.ref.data)) == (0.0, riding.ref.size)
+    stored: Any = tasks.train(replace(plain, transport=Storing(task.transport)))
+    assert (stored.spent.send > 0, stored.ref.data) == (True, b"key")
+
+
+@dataclass(frozen=True)
+class Riding:
+    """The model from `inner`, updates in the result."""
+
+    inner: Transport
+
+    def get(self, ref: Ref) -> memoryview:
+        return self.inner.get(ref)
+
+    def has(self, name: str) -> bool:
+        return self.inner.has(name)
+
+    def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
+        return Inline().put(name, buffers, checksum)
+
+    def drop(self, ref: Ref) -> None:
+        raise AssertionError
+
+
+@dataclass(frozen=True)
+class Storing(Riding):
+    """Updates in a store that gives keys, as ProxyStore's."""
+
+    def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
+        return replace(self.inner.put(name, buffers, checksum), path="", data=b"key")

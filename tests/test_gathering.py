@@ -8,11 +8,11 @@ from concurrent.futures import Future
 import pytest
 
 from parslfl import gathering
+from parslfl.folding.merging import Merged
+from parslfl.folding.partials import Partial
 from parslfl.gathering import Gathering
 from parslfl.learning import Evidence, LocalWork
-from parslfl.merging import Merged
 from parslfl.messages import Client, Failure, Outcome, Ref, Update
-from parslfl.partials import Partial
 
 CLIENTS = [Client(i, "far") for i in range(2)]
 UPDATES = [Update(c, 4, Ref(1, ""), 1, 1, 1, 2.0, 1.0, 12) for c in CLIENTS]

@@ -12,9 +12,10 @@ from parslfl.closing import Closing
 from parslfl.codecs.raw import Raw
 from parslfl.data.partition import Iid
 from parslfl.data.synthetic import Synthetic
+from parslfl.folding.merging import Merged
+from parslfl.folding.partials import Partial
 from parslfl.graph import _groups
 from parslfl.learning import Evidence, LocalWork
-from parslfl.merging import Merged
 from parslfl.messages import (
     Assignment,
     Client,
@@ -28,7 +29,6 @@ from parslfl.messages import (
     Update,
 )
 from parslfl.models.softmax import Softmax
-from parslfl.partials import Partial
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.transport.inline import Inline
 

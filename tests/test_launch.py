@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from looking import wait_until
 from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import launch
+from parslfl.errors import RunError
 from parslfl.sites import Site
 from parslfl_executors.local import Local
 
@@ -44,4 +47,23 @@ def test_ctrl_c_while_the_kernel_starts_leaves_nothing(
         pytest.fail("it was interrupted before")
     assert made[0].cleanup_called
     assert held == [True]
+    assert wait_until(lambda: set(psutil.Process().children(recursive=True)) <= before, 10)
+
+
+def test_an_interchange_that_cannot_start_says_so_at_once(tmp_path: Path) -> None:
+    """Parsl would wait for two minutes; the one that had started ends too."""
+    before = set(psutil.Process().children(recursive=True))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        good = Site(name="good", clients=1, executor=Local(workers=1))
+        bad = Site(name="bad", clients=1, executor=Local(workers=1, parsl={"worker_port": port}))
+        began = time.monotonic()
+        with pytest.raises(RunError) as caught, launch.kernel([good, bad], "driver", tmp_path / "parsl"):
+            pytest.fail("a port was taken")
+    assert time.monotonic() - began < 100
+    said = str(caught.value)
+    assert said.startswith("bad: Parsl's interchange process ended (exit code 1): zmq.error.ZMQError: ")
+    assert f"Address already in use (addr='tcp://127.0.0.1:{port}')" in said
     assert wait_until(lambda: set(psutil.Process().children(recursive=True)) <= before, 10)

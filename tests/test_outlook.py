@@ -11,8 +11,8 @@ import pytest
 
 from parslfl import outlook
 from parslfl.cli import main
-from parslfl.journal import RunDir
 from parslfl.outlook import Outlook, kept, look
+from parslfl.rundir.journal import RunDir
 from parslfl_executors.signals import Block, SiteSignals
 
 QUEUED = SiteSignals(100.0, (Block("7", "pending", "Resources", 160.0),), 0, 0, 1, 4, 2)

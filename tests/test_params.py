@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,52 @@ def test_fold_reaches_zero_dimensional_and_empty_arrays() -> None:
     total = {"a": np.array(1.0), "b": np.zeros((0, 3), np.float32)}
     params.fold(total, {"a": np.array(2.0), "b": np.zeros((0, 3), np.float32)}, 3.0)
     assert total["a"] == 7.0
+
+
+@pytest.mark.parametrize("size", [0, 1, 5, params.SPAN, params.SPAN + 3])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_several_deltas_are_added_as_one_after_the_other(size: int, number: int) -> None:
+    """Denormals, zeros of both signs and numbers of all sizes; weights that are no powers of two."""
+    random = np.random.default_rng(number)
+
+    def drawn(dtype: type, *shape: int) -> np.ndarray:
+        spread = 10.0 ** random.integers(-42, 30, shape)
+        return np.asarray(random.standard_normal(shape) * spread * random.integers(-1, 2, shape), dtype)
+
+    def arrays() -> params.Params:
+        return {"w": drawn(np.float32, size), "d": drawn(np.float64, 3, 2), "s": drawn(np.float32)}
+
+    start, deltas = arrays(), [arrays() for _ in range(number)]
+    weights = [833.0, 0.1, 3.0, 100.0, 1e-3][:number]
+    wanted = {name: array.copy() for name, array in start.items()}
+    for delta, weight in zip(deltas, weights, strict=True):
+        for name, array in delta.items():
+            wanted[name][...] += array * array.dtype.type(weight)
+    params.fold_all(start, list(zip(deltas, weights, strict=True)))
+    assert {n: a.tobytes() for n, a in start.items()} == {n: a.tobytes() for n, a in wanted.items()}
+
+
+def test_arrays_of_one_dtype_lie_in_one_vector() -> None:
+    like = {"a": np.zeros((2, 3), np.float32), "b": np.float32(0) * np.zeros(()), "e": np.zeros((0, 2))}
+    like = {name: array.astype(np.float32) for name, array in like.items()}
+    made = params.Joined.empty_like(like)
+    assert isinstance(made, params.Joined)
+    params.require_like(made, like, "it")
+    made.vector[:] = np.arange(7)
+    assert made["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert made["b"] == 6
+    mixed = params.Joined.empty_like({**like, "d": np.zeros(2)})
+    assert not isinstance(mixed, params.Joined)
+    assert params.Joined.empty_like({}) == {}
+
+
+def test_a_mapped_array_is_told_from_memory(tmp_path: Path) -> None:
+    (tmp_path / "numbers").write_bytes(bytes(64))
+    with (tmp_path / "numbers").open("rb") as stream:
+        found = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+    array = np.frombuffer(memoryview(found), np.float32)
+    assert params.is_mapped(array[3:9].reshape(2, 3))
+    assert not params.is_mapped(array.copy())
 
 
 def test_fold_refuses_a_sum_it_cannot_write_in_place() -> None:

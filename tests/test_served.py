@@ -93,6 +93,19 @@ def test_the_newest_files_are_served(served: Served, tmp_path: Path) -> None:
         served.transport.get(refs[0])
 
 
+def test_differences_do_not_drive_models_out(served: Served, tmp_path: Path) -> None:
+    home = File(str(tmp_path))
+    model = home.put("models/a", [b"model"], "")
+    served.offer(model.path, model.size)
+    refs = [home.put(f"differences/{number}", [b"d"], "") for number in range(9)]
+    for ref in [*refs, refs[-1]]:
+        served.offer(ref.path, ref.size)
+    assert bytes(served.transport.get(model)) == b"model"
+    assert [bytes(served.transport.get(ref)) for ref in refs[1:]] == [b"d"] * 8
+    with pytest.raises(PayloadError, match="offers no model 'differences/0'"):
+        served.transport.get(refs[0])
+
+
 def test_an_address_that_is_not_ours_is_no_place_to_listen(tmp_path: Path) -> None:
     wrong = site(address="gate.example.org", listen="192.0.2.99:5000")
     with pytest.raises(RunError, match="here: cannot listen on 192.0.2.99:5000: .*must be this machine's"):

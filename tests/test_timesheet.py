@@ -11,7 +11,7 @@ from parslfl.timesheet import Timesheet, mean_loss, site_times, survived
 from parslfl_executors.ledger import Account, Event, Ledger
 
 HPC, CLOUD = Client(0, "hpc"), Client(1, "cloud")
-UPDATE = Update(HPC, 0, Ref(8, ""), 10, 1, 1, 2.5, 1.5, 8, Spent(load=1.0, train=4.0, encode=0.5))
+UPDATE = Update(HPC, 0, Ref(8, ""), 10, 1, 1, 2.5, 1.5, 8, Spent(load=1.0, train=4.0, encode=0.5, setup=0.25))
 LOST = "slurm job 7 on node1 ended: CANCELLED (by scancel)"
 
 
@@ -29,7 +29,7 @@ class Site:
 def test_workers_times_are_those_of_the_sites_own_updates() -> None:
     other = replace(UPDATE, client=CLOUD)
     times = site_times("hpc", Account(2, 1.0, 2.0, 9.0, 3.0), [UPDATE, UPDATE, other])
-    assert times == SiteTimes("hpc", 2, 1.0, 2.0, 9.0, 3.0, transfer=3.0, training=8.0)
+    assert times == SiteTimes("hpc", 2, 1.0, 2.5, 9.0, 3.0, transfer=3.0, training=8.0)
 
 
 def test_a_round_gets_what_was_added_since_the_last() -> None:
@@ -37,7 +37,8 @@ def test_a_round_gets_what_was_added_since_the_last() -> None:
     site.ledger.asked("0", 0.0)
     site.ledger.ended("0", 5.0)
     sheet = Timesheet({"hpc": site})
-    assert sheet.times([UPDATE])[0].queued == 5.0
+    first = sheet.times([UPDATE])[0]
+    assert (first.queued, first.starting) == (5.0, 0.25)
     assert sheet.times([])[0] == SiteTimes("hpc")
 
 

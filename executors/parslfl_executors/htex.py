@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,22 +20,42 @@ from parsl.executors.high_throughput.errors import CommandClientTimeoutError, Ma
 from parsl.jobs.states import JobState, JobStatus
 
 from parslfl_executors import interchange
+from parslfl_executors.fields import Unusable
+from parslfl_executors.idle import spare
 from parslfl_executors.ledger import Event, Ledger
 
 #: Seconds to wait for an answer of the interchange before taking it for dead.
 _REPLY = 30
+#: Milliseconds between two looks at whether it lives, while it starts.
+_LOOK = 200
+#: ZeroMQ's POLLIN and POLLOUT: it is Parsl's, and comes with it.
+_READABLE, _WRITABLE = 1, 2
+
+
+class NoWorkersError(Exception):
+    """No block came to serve a task; the message says why. `block`: the last one that did not.
+
+    `final`: the wait for it is over, so to try the task again would be to wait as long again.
+    """
+
+    def __init__(self, message: str, block: str = "", final: bool = False) -> None:
+        self.block, self.final = block, final
+        super().__init__(message)
 
 
 class Pool(HighThroughputExecutor):
     """Parsl's executor, which keeps a ledger of its blocks.
 
     It does not wait for ever when its interchange process has died, and not for heartbeats when
-    the scheduler says that a block is gone.
+    the scheduler says that a block is gone. `max_idle`: seconds without a task after which a block
+    ends while others work; None: only all together, as Parsl's strategy has it.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, max_idle: float | None = None, **settings: Any) -> None:
         super().__init__(**settings)
+        self.max_idle = max_idle
         self.ledger = Ledger()
+        self._given_up: set[object] = set()
 
     def start(self) -> None:
         """Start, and watch the interchange from then on."""
@@ -47,8 +69,10 @@ class Pool(HighThroughputExecutor):
         """Parsl calls this at every step of its strategy: note who works."""
         if not self.bad_state_is_set:
             with contextlib.suppress(CommandClientTimeoutError):
-                if self.ledger.look(self.connected_managers(), time.time()):
+                managers = self.connected_managers()
+                if self.ledger.look(managers, time.time()):
                     self._last_poll_time = 0.0  # ask now when the new block started
+                self._retire(managers)
         super().poll_facade()
 
     def status(self) -> dict[str, JobStatus]:
@@ -63,6 +87,23 @@ class Pool(HighThroughputExecutor):
         for block in ended:
             self.ledger.ended(block, time.time())
         return ended
+
+    def outstanding(self) -> int:
+        """Tasks that somebody waits for: no block is started for those given up."""
+        return len(self.tasks) - len(self._given_up & self.tasks.keys())
+
+    def give_up(self, why: str, block: str = "", *, final: bool) -> None:
+        """Fail every task at hand with a `NoWorkersError`; later ones get new blocks.
+
+        The workers may still be sent them later: what they answer then is nobody's.
+        """
+        for number, future in list(self.tasks.items()):
+            if number in self._given_up:
+                continue
+            self._given_up.add(number)
+            self.tasks[number] = Future()
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(NoWorkersError(why, block, final))
 
     def explain(self, block: str) -> str:
         """What became of `block`, in its scheduler's words; "" where it has none."""
@@ -92,6 +133,61 @@ class Pool(HighThroughputExecutor):
             self.provider.cancel(list(self.blocks_to_job_id.values()))
         super().shutdown(timeout)
 
+    def _retire(self, managers: Sequence[Mapping[str, Any]]) -> None:
+        """End the blocks that can be spared. Each is held first, so that no task is on its way to it;
+        one that had just been sent some works them off, and ends at a later look.
+        """
+        provider, tasks = self.provider, self.outstanding()
+        if self.max_idle is None or provider is None or not tasks:
+            return
+        over = {block for block, status in self._status.items() if status.terminal}
+        there = [m for m in managers if m["block_id"] not in over]  # Parsl lists them for a while
+        for block in spare(there, tasks, provider.nodes_per_block, provider.min_blocks, self.max_idle):
+            self._hold_block(block)  # type: ignore[no-untyped-call]
+            held = [m for m in self.connected_managers() if m["block_id"] == block]
+            if not any(m["tasks"] or m["active"] for m in held):
+                self._end(block)
+
+    def _end(self, block: str) -> None:
+        assert self.provider is not None
+        if block in self.blocks_to_job_id and all(self.provider.cancel([self.blocks_to_job_id[block]])):
+            self._status[block] = self._simulated_status[block] = JobStatus(JobState.SCALED_IN)
+            self.ledger.ended(block, time.time())
+
+    def _start_local_interchange_process(self) -> None:
+        """As Parsl's, which waits for two minutes even for a process that has ended.
+
+        Raises:
+            Unusable: it has ended, or does not answer.
+        """
+        self.command_client.run = self._first_answer  # type: ignore[method-assign,assignment]
+        try:
+            super()._start_local_interchange_process()
+        except BrokenPipeError:  # it has not even read what it is to do
+            code = self.interchange_proc.wait() if self.interchange_proc else None
+            raise Unusable(self._ended(code)) from None
+        finally:
+            del self.command_client.run
+
+    def _first_answer(self, question: str, timeout_s: float) -> Any:
+        line, until = self.command_client.zmq_socket, time.monotonic() + timeout_s
+        self._until_ready(line, _WRITABLE, until)
+        line.send_pyobj(question)
+        self._until_ready(line, _READABLE, until)
+        return line.recv_pyobj()
+
+    def _until_ready(self, line: Any, event: int, until: float) -> None:
+        assert self.interchange_proc is not None
+        while not line.poll(_LOOK, event):
+            if self.interchange_proc.poll() is not None:
+                raise Unusable(self._ended(self.interchange_proc.returncode))
+            if time.monotonic() > until:
+                raise Unusable(f"{self.label}: Parsl's interchange process does not answer: try again")
+
+    def _ended(self, code: int | None) -> str:
+        said = interchange.last_words(Path(self.logdir)) or "it said nothing"
+        return f"{self.label}: Parsl's interchange process ended (exit code {code}): {said}"
+
     def _launch_block(self, block_id: str) -> Any:
         self.ledger.asked(block_id, time.time())
         return super()._launch_block(block_id)
@@ -111,8 +207,7 @@ class Pool(HighThroughputExecutor):
     def _watch(self) -> None:
         code = self.interchange_proc.wait() if self.interchange_proc is not None else None
         if not self._ending:
-            gone = RuntimeError(f"Parsl's interchange process for {self.label} ended (exit code {code})")
-            self.set_bad_state_and_fail_all(gone)
+            self.set_bad_state_and_fail_all(RuntimeError(self._ended(code)))
 
 
 def lost(executor: Pool, error: Exception, task: int, again: bool) -> None:

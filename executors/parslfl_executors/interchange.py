@@ -12,6 +12,7 @@ from __future__ import annotations
 import pickle
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from parsl.executors.high_throughput.interchange import Interchange
@@ -22,6 +23,7 @@ from parsl.utils import setproctitle
 LOST = "lost"
 #: Seconds between two looks into it.
 _PERIOD = 0.25
+_LOG = "interchange.log"
 
 
 class Attentive(Interchange):
@@ -58,6 +60,26 @@ def tell(logs: Path, block: str) -> None:
     (folder / block).touch()
 
 
-if __name__ == "__main__":
+def last_words(logs: Path) -> str:
+    """The last line of the log of the interchange whose log folder is `logs`; "" if there is none."""
+    try:
+        lines = (logs / _LOG).read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")
+
+
+def main() -> None:
+    """Run; what ends it is the last thing in its log, where the driver finds it."""
     setproctitle("parsl: HTEX interchange")
-    Attentive(**pickle.load(sys.stdin.buffer)).start()  # noqa: S301 - from the driver, as in Parsl's own
+    settings = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the driver, as in Parsl's own
+    try:
+        Attentive(**settings).start()
+    except Exception:  # noqa: BLE001 - whatever it is, it is over
+        with (Path(settings["logdir"]) / _LOG).open("a") as log:
+            traceback.print_exc(file=log)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -61,8 +62,12 @@ class Cluster:
     def create_pod(self, body: Json, *, trial: bool = False) -> None:
         """Make a pod; on `trial` the server checks all that it would check, and makes none."""
         mode = {"dry_run": "All"} if trial else {}
-        with _refusals():
-            self.core.create_namespaced_pod(self.namespace, body, _request_timeout=_TIMEOUT, **mode)
+        try:
+            with _refusals():
+                self.core.create_namespaced_pod(self.namespace, body, _request_timeout=_TIMEOUT, **mode)
+        except ValueError as error:  # the client looks at bodies itself; what it refuses, the server would
+            said = re.sub(r"For further information visit \S+", "", str(error))
+            raise RefusedError(422, " ".join(said.split())[:300]) from error
 
     def pods(self, labels: Mapping[str, str]) -> dict[str, Json]:
         """The pods that have all of `labels`, by name."""
@@ -83,6 +88,15 @@ class Cluster:
         with _refusals():
             answer = self.core.list_node(_request_timeout=_TIMEOUT, _preload_content=False)
             found: list[Json] = json.loads(answer.data)["items"]
+            return found
+
+    def claim(self, name: str) -> Json:
+        """A persistent volume claim."""
+        with _refusals():
+            answer = self.core.read_namespaced_persistent_volume_claim(
+                name, self.namespace, _request_timeout=_TIMEOUT, _preload_content=False
+            )
+            found: Json = json.loads(answer.data)
             return found
 
     def allowed(self, verb: str, resource: str) -> bool:

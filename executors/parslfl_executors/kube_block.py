@@ -33,6 +33,7 @@ class PodBlock:
     """One pod, from before it is made until after it is gone.
 
     `asked`, `made`, `blocked` are in `time.monotonic()`'s terms, `began` in seconds since the epoch.
+    `waited`: seconds from `asked` to the last look, while it was not over.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PodBlock:
     made: float | None = None
     blocked: float | None = None
     began: float | None = None
+    waited: float = 0.0
     verdict: Verdict = _ASKED
     refused: str = ""
     cancelled: bool = False

@@ -5,18 +5,21 @@ Does not know: what the workers are asked to do.
 
 from __future__ import annotations
 
-import platform
+import ipaddress
+import os
 import time
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from parslfl_executors.checks import Check, call_back, failed, loopback, ok, unknown
+from parslfl_executors.address_checks import Way, call_back, is_near, loopback, other_call, past_gateway, ways
+from parslfl_executors.checks import Check, Needs, failed, ok, unknown
 from parslfl_executors.fields import Unusable
+from parslfl_executors.image_checks import image
 from parslfl_executors.kube_api import Cluster, RefusedError
-from parslfl_executors.kube_pod import amount, open_nodes
+from parslfl_executors.kube_pod import Json, amount, body, open_nodes
+from parslfl_executors.volume_checks import looked, mounts
 
 if TYPE_CHECKING:
     from parslfl_executors.kubernetes import Kubernetes
@@ -36,7 +39,7 @@ _NEEDED = (
 )
 
 
-def checks(site: Kubernetes, label: str, folder: Path) -> Iterator[Check]:
+def checks(site: Kubernetes, label: str, folder: Path, needs: Needs) -> Iterator[Check]:
     """What can be told from the driver; a run's logs would lie in `folder`."""
     try:
         cluster = site.cluster()
@@ -49,13 +52,14 @@ def checks(site: Kubernetes, label: str, folder: Path) -> Iterator[Check]:
         return
     yield _rights(cluster)
     yield _pod(site, label, folder)
-    yield _nodes(site, cluster)
-    yield _address(site, cluster)
-    needs = f"Python {'.'.join(platform.python_version_tuple()[:2])} and Parsl {version('parsl')}, as here"
-    mounted = ", ".join([*site.volumes, *site.secrets])
-    yield unknown("image", f"{site.image}: needs bash, {needs}; --probe tells whether it has them")
-    if mounted:
-        yield unknown("volumes", f"{mounted}: a pod that mounts what is not there waits; --probe tells")
+    nodes = _listed(cluster)
+    yield _nodes(site, nodes)
+    yield from _addresses(site, cluster, nodes or (), needs)
+    made = body("look", site.template(), {}, "", None)
+    yield _image(site, made["spec"], nodes or (), needs)
+    mounted = mounts(cluster, made, site.max_blocks)
+    yield from looked(list(mounted.found.values()))
+    yield from map(mounted.folder, needs.folders)
 
 
 def _reachable(cluster: Cluster) -> Check:
@@ -131,10 +135,16 @@ def _cure(error: RefusedError, namespace: str) -> str:
     return "change the field that the message names (pod, container, cores, memory, gpus, volumes)"
 
 
-def _nodes(site: Kubernetes, cluster: Cluster) -> Check:
+def _listed(cluster: Cluster) -> list[Json] | None:
+    """The nodes that take pods; None if they may not be listed."""
     try:
-        nodes = open_nodes(cluster.nodes())
+        return open_nodes(cluster.nodes())
     except RefusedError:
+        return None
+
+
+def _nodes(site: Kubernetes, nodes: Sequence[Json] | None) -> Check:
+    if nodes is None:
         return unknown("nodes", "may not be listed here (needs a ClusterRole: list nodes)")
     wish = {"cpu": site.cores, "memory": site.memory}
     if site.gpus:
@@ -153,16 +163,63 @@ def _fits(wish: Mapping[str, str], there: Mapping[str, str]) -> bool:
     return all(amount(there.get(name, "0")) >= amount(count) for name, count in wish.items())
 
 
-def _address(site: Kubernetes, cluster: Cluster) -> Check:
-    from parslfl_executors.pool import is_own, own_address
+def _addresses(site: Kubernetes, cluster: Cluster, nodes: Sequence[Json], needs: Needs) -> Iterator[Check]:
+    """Whether pods can call back; they do so by their node's way, or within the cluster's own network."""
+    from parslfl_executors.pool import addresses, own_address
 
     address = site.address or own_address()
+    peers = _peers(nodes) or ([host(cluster)] if loopback(host(cluster)) else [])
+    own, found = {address, *addresses(), "127.0.0.1"}, ways(peers)
+    yield _address(site, address, cluster, own, found)
+    yield from (other_call(one, own, found) for one in needs.calls if one.address != address)
+
+
+def _address(
+    site: Kubernetes, address: str, cluster: Cluster, own: Collection[str], found: Sequence[Way]
+) -> Check:
+    from parslfl_executors.pool import is_own
+
     if not is_own(address):
         detail = f"pods call {address}, which is not this machine's: it must lead here, to {_port(site)}"
         return unknown("address", f"{detail}; --probe tells")
-    near = [host(cluster)] if loopback(host(cluster)) else []
-    return call_back(address, [address], near)
+    if os.environ.get("KUBERNETES_SERVICE_HOST") == host(cluster) and not loopback(address):
+        detail = f"pods call {address}, this pod's own, in the network that all pods of the cluster share"
+        return ok("address", detail)
+    said = call_back(address, own, found)
+    hidden = not ipaddress.ip_address(address).is_global and past_gateway(found)
+    if said.verdict == "ok" and hidden and not is_near(own, found):
+        detail = f"{said.detail}, and passes a gateway: behind a NAT, pods cannot call back; --probe tells"
+        return unknown("address", detail)
+    return said
+
+
+def _peers(nodes: Sequence[Json]) -> list[str]:
+    listed = [one for node in nodes for one in node["status"].get("addresses") or ()]
+    return [one["address"] for one in listed if one.get("type") == "InternalIP" and "." in one["address"]]
 
 
 def _port(site: Kubernetes) -> str:
     return f"port {site.port}" if site.port else "ports 54000 to 55000 (set port for a single one)"
+
+
+def _image(site: Kubernetes, spec: Json, nodes: Sequence[Json], needs: Needs) -> Check:
+    container = spec["containers"][0]
+    return image(
+        str(container["image"]),
+        platforms=_platforms(spec, nodes),
+        packages=needs.packages,
+        pulled=container.get("imagePullPolicy") != "Never",
+        secrets=bool(spec.get("imagePullSecrets") or spec.get("serviceAccountName")),
+        prepared=bool(site.worker_init.strip()),
+    )
+
+
+def _platforms(spec: Json, nodes: Sequence[Json]) -> tuple[str, ...]:
+    """Platforms of the nodes that a pod may go to, such as linux/amd64; none where they cannot be told."""
+    wanted = spec.get("nodeSelector")
+    chosen = wanted.get("kubernetes.io/arch") if isinstance(wanted, dict) else None
+    if chosen:
+        return (f"linux/{chosen}",)
+    about = [node["status"].get("nodeInfo") or {} for node in nodes]
+    known = {(one.get("operatingSystem") or "linux", one.get("architecture")) for one in about}
+    return tuple(sorted(f"{system}/{kind}" for system, kind in known if kind and system == "linux"))

@@ -5,9 +5,8 @@ Does not know: the Kubernetes API, or what the tasks do.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, InvalidStateError
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,6 @@ from parslfl_executors.kube_provider import Pods
 _FAILED = {JobState.FAILED, JobState.MISSING}
 
 
-class NoWorkersError(Exception):
-    """No pod came to serve a task; the message says why. `block`: the last one that did not."""
-
-    def __init__(self, message: str, block: str = "") -> None:
-        self.block = block
-        super().__init__(message)
-
-
 class PodExecutor(Pool):
     """A HighThroughputExecutor on `Pods`.
 
@@ -41,8 +32,8 @@ class PodExecutor(Pool):
     def __init__(self, *, provider: Pods, **settings: Any) -> None:
         super().__init__(provider=provider, **{**settings, "block_error_handler": _give_up_if_none_serve})
         self.pods = provider
-        self._given_up: set[object] = set()
         self._hopeless = ""  # the block for which tasks were given up last
+        self._excused: set[str] = set()
 
     def start(self) -> None:
         super().start()
@@ -59,26 +50,21 @@ class PodExecutor(Pool):
         """What became of `block`, and why; "" while there is nothing to say."""
         return self.pods.explain(self.blocks_to_job_id.get(block))
 
-    def outstanding(self) -> int:
-        """Tasks that somebody waits for: no pod is started for those given up."""
-        return len(self.tasks) - len(self._given_up & self.tasks.keys())
+    def blame(self, block: str) -> None:
+        """Fail every task at hand for what became of `block`."""
+        if block != self._hopeless:
+            self._hopeless = block
+            why = self.explain(block) or "no pod could serve it"
+            self.give_up(why, block, final=self._outwaited(block))
 
-    def give_up(self, block: str) -> None:
-        """Fail every task at hand for what became of `block`.
+    def expired(self, failed: Iterable[str], serving: bool) -> str:
+        """The last of these blocks that pended for too long while none was `serving`; "" if none did."""
+        new = [block for block in failed if self._outwaited(block) and block not in self._excused]
+        self._excused.update(new)
+        return "" if serving else max(new, key=int, default="")
 
-        The workers may still be sent them later: what they answer then is nobody's.
-        """
-        if block == self._hopeless:
-            return
-        self._hopeless = block
-        for number, future in list(self.tasks.items()):
-            if number in self._given_up:
-                continue
-            self._given_up.add(number)
-            self.tasks[number] = Future()
-            with contextlib.suppress(InvalidStateError):
-                why = self.explain(block) or "no pod could serve it"
-                future.set_exception(NoWorkersError(why, block))
+    def _outwaited(self, block: str) -> bool:
+        return self.pods.outwaited(self.blocks_to_job_id.get(block))
 
     def shutdown(self, timeout: float = 10.0) -> None:
         super().shutdown(timeout)
@@ -98,8 +84,10 @@ class PodExecutor(Pool):
 
 def _give_up_if_none_serve(executor: Any, status: Mapping[str, JobStatus]) -> None:
     """Parsl calls this after each look: is there any hope for the tasks at hand?"""
-    if not status or any(one.state not in TERMINAL_STATES for one in status.values()):
-        return
-    last = max(status, key=int)
-    if status[last].state in _FAILED:
-        executor.give_up(last)
+    states = {one.state for one in status.values()}
+    failed = [block for block, one in status.items() if one.state in _FAILED]
+    if expired := executor.expired(failed, JobState.RUNNING in states):
+        executor.blame(expired)
+        executor.scale_in_facade(len(status))  # those asked for later would hold the tasks for as long again
+    elif states and states <= set(TERMINAL_STATES) and (last := max(status, key=int)) in failed:
+        executor.blame(last)

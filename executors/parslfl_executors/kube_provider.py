@@ -140,6 +140,11 @@ class Pods(ExecutionProvider):
             found, self._refusals = self._refusals, []
         return bursts(found)
 
+    def outwaited(self, job: object) -> bool:
+        """Whether a block that never ran was given all the time that it may pend."""
+        block = self.resources.get(job)
+        return block is not None and block.began is None and block.waited >= self.patience.pending
+
     def waiting(self) -> str:
         """Why no pod runs yet, as of the last look; "" if one does."""
         alive = [block for block in self._blocks() if not block.over]
@@ -197,10 +202,10 @@ class Pods(ExecutionProvider):
         block.made, block.refused = now, ""
 
     def _refuse(self, block: PodBlock, error: RefusedError) -> None:
-        waited = time.monotonic() - block.asked
+        block.waited = time.monotonic() - block.asked
         if error.status == 409:  # an answer was lost: the name is ours alone
             block.made, block.refused = block.asked, ""
-        elif error.passing and waited < self.patience.pending:
+        elif error.passing and block.waited < self.patience.pending:
             block.refused = f"not made yet: {error}"
             self._ride_out(error)
         else:
@@ -246,7 +251,8 @@ class Pods(ExecutionProvider):
         elif block.blocked is None:
             block.blocked = now
         blocked_for = now - block.blocked if block.blocked else 0.0
-        block.verdict = judge(pod, now - block.asked, blocked_for, self.patience)
+        block.waited = now - block.asked
+        block.verdict = judge(pod, block.waited, blocked_for, self.patience)
         state = block.verdict.state
         if state == "running":
             self._pause = 0.0

@@ -83,7 +83,8 @@ class Kubernetes(Settings):
     `address`: where pods reach this process (without it, this machine's own); `port`: there.
     `service_account`; `secrets`, `volumes`: names of Secrets and of persistent volume claims, each
     with the path it is mounted at. `labels`: more of them on every pod.
-    `walltime`: a pod's life. `pending_timeout`: how long one may wait for its node. `poll`:
+    `walltime`: a pod's life. `pending_timeout`: how long one may wait for its node.
+    `max_idle`: how long one may have no task while others of the site work. `poll`:
     between two looks at the pods.
     `pod`, `container`: any field of a pod's spec and of its container, merged in last; lists are
     appended to. `parsl`: any keyword of HighThroughputExecutor.
@@ -113,6 +114,7 @@ class Kubernetes(Settings):
     labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
     walltime: Duration | None = None
     pending_timeout: Duration = 600.0
+    max_idle: Duration | None = None
     poll: Duration = 3.0
     pod: Patch = Field(default_factory=dict)
     container: Patch = Field(default_factory=dict)
@@ -160,7 +162,7 @@ class Kubernetes(Settings):
             places["{cert_dir}"] = f'"{HOME}/certificates"'
         provider = Pods(
             self.cluster(),
-            self._template(),
+            self.template(),
             marks(logs, label),
             init_blocks=self.init_blocks,
             min_blocks=self.min_blocks,
@@ -175,6 +177,7 @@ class Kubernetes(Settings):
             address=bound,
             workers=self.workers_per_pod,
             accelerators=self.gpus or (),
+            max_idle=self.max_idle,
             raw={"worker_port": self.port, **self.parsl},
             places=places,
             make=PodExecutor,
@@ -224,7 +227,8 @@ class Kubernetes(Settings):
 
         return sweep(self.cluster(), marks(logs, label))
 
-    def _template(self) -> Template:
+    def template(self) -> Template:
+        """What all pods of this site have in common."""
         from parslfl_executors.pool import bound_threads
 
         limits = {"cpu": self.cores, "memory": self.memory}

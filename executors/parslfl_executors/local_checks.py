@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from parslfl_executors.checks import Check, failed, ok, unknown
+from parslfl_executors.checks import Check, Needs, failed, nearest, ok, unknown
 
 if TYPE_CHECKING:
     from parslfl_executors.local import Local
@@ -24,7 +24,7 @@ _WORKER = 350e6
 _DEVICES = ("/dev/nvidia[0-9]*", "/dev/dri/renderD*")
 
 
-def checks(site: Local, folder: Path) -> Iterator[Check]:
+def checks(site: Local, folder: Path, needs: Needs) -> Iterator[Check]:
     """Cores, memory, accelerators and where logs go."""
     workers, threads = site.workers_per_node(), site.threads_per_worker()
     cores = len(os.sched_getaffinity(0))
@@ -37,7 +37,9 @@ def checks(site: Local, folder: Path) -> Iterator[Check]:
     yield _memory(workers)
     if site.accelerators:
         yield _accelerators(site)
-    yield _folder(folder)
+    yield _folder("run directory", folder, "name another one (--run-dir)")
+    written = (one for one in needs.folders if one.written)
+    yield from (_folder(one.name, one.here(), f"set {one.field} to another one") for one in written)
     yield ok("Python", f"{sys.version.partition(' ')[0]}, the driver's own")
 
 
@@ -72,8 +74,8 @@ def _accelerators(site: Local) -> Check:
     return unknown("accelerators", f"{most} asked for; seen: {', '.join(sorted(there))}; --probe tells")
 
 
-def _folder(folder: Path) -> Check:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+def _folder(name: str, folder: Path, cure: str) -> Check:
+    there = nearest(folder)
     if not os.access(there, os.W_OK):
-        return failed("run directory", f"{there} cannot be written", "name another one (--run-dir)")
-    return ok("run directory", f"{psutil.disk_usage(str(there)).free / 1e9:.1f} GB free on {there}")
+        return failed(name, f"{there} cannot be written", cure)
+    return ok(name, f"{psutil.disk_usage(str(there)).free / 1e9:.1f} GB free on {there}")

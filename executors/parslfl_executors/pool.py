@@ -44,6 +44,7 @@ def worker_pool(
     accelerators: int | Sequence[str] = (),
     same_machine: bool = False,
     python: str = "python3",
+    max_idle: float | None = None,
     raw: Mapping[str, Any],
     places: Mapping[str, str] = MappingProxyType({}),
     make: Callable[..., Any] | None = None,
@@ -54,8 +55,8 @@ def worker_pool(
     on the `same_machine` the workers too) ends with this process, however that ends. `python` is
     shell text that starts Python on another machine. Without an `address` of this machine the
     workers try all that it has. `places`: what stands in the workers' command instead of Parsl's
-    own placeholders, such as {logdir}. `make`: the executor's class, by default `Pool`. `raw`
-    keywords go to it as they are and win over everything here.
+    own placeholders, such as {logdir}. `max_idle`: as for `Pool`. `make`: the executor's class, by
+    default `Pool`. `raw` keywords go to it as they are and win over everything here.
     """
     _refuse_odd(logs)
     command = f"{python} -m {_POOL}"
@@ -72,6 +73,7 @@ def worker_pool(
         "cores_per_worker": 1e-6,  # only max_workers_per_node decides
         "available_accelerators": accelerators,
         "encrypted": True,
+        "max_idle": max_idle,
         "heartbeat_period": 2,  # also how fast a dead worker process is noticed
         "heartbeat_threshold": 20,
         "block_error_handler": partial(windowed_error_handler, threshold=_BLOCKS_IN_A_ROW),

@@ -52,8 +52,10 @@ class Slurm(Settings):
     that starts Python there; by default the driver's own interpreter where the node sees it under
     the same path, unless `worker_init` puts another python3 first on PATH. `launcher`: `single`, or
     `srun` where a block has several nodes. `address`: of this machine, as the nodes reach it; by
-    default they try all that it has. `poll`: how often squeue is asked, and `cmd_timeout` how long
-    it may take.
+    default they try all that it has. `pending_timeout`: how long tasks wait for the queue while none of
+    the site's jobs runs (at most ten minutes for jobs that are held, or that break a limit).
+    `max_idle`: how long a job may have no task while others of the site work. `poll`:
+    how often squeue is asked, and `cmd_timeout` how long it may take.
 
     `parsl`: any keyword of HighThroughputExecutor; of SlurmProvider under the key `provider`.
     """
@@ -78,6 +80,8 @@ class Slurm(Settings):
     python: str | None = None
     launcher: Literal["single", "srun"] | None = None
     address: str | None = None
+    pending_timeout: Duration = 86400.0
+    max_idle: Duration | None = None
     poll: Duration = 10.0
     cmd_timeout: Duration = 30.0
     parsl: Keywords = Field(default_factory=dict)
@@ -116,7 +120,7 @@ class Slurm(Settings):
         raw = dict(self.parsl)
         provider = {**self._provider(), **raw.pop("provider", {})}
         with taken(self.parsl):
-            blocks = SlurmBlocks(comment(logs), math.ceil(self.poll), **provider)
+            blocks = SlurmBlocks(comment(logs), math.ceil(self.poll), self.pending_timeout, **provider)
         return worker_pool(
             label,
             blocks,
@@ -125,6 +129,7 @@ class Slurm(Settings):
             workers=self.workers_per_node(),
             accelerators=self.accelerators or [],
             python=self.python or "python3",
+            max_idle=self.max_idle,
             raw={"block_error_handler": give_up, **raw},
             make=make,
         )

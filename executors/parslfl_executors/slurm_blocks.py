@@ -20,8 +20,10 @@ from parsl.providers import SlurmProvider
 from parsl.providers.errors import SubmitException
 
 from parslfl_executors import slurm_queue
+from parslfl_executors.htex import Pool
 from parslfl_executors.ledger import Event, bursts
 from parslfl_executors.signals import SiteSignals, counted
+from parslfl_executors.slurm_patience import Patience
 from parslfl_executors.slurm_queue import Job
 
 #: Seconds in which a new job may be missing from the queue's answers.
@@ -47,11 +49,12 @@ class NoBlocksError(Exception):
 class SlurmBlocks(SlurmProvider):
     """Parsl's SlurmProvider for jobs that carry `comment`, looked at every `poll` seconds.
 
-    Other keywords are SlurmProvider's.
+    `pending_timeout`: seconds that tasks wait while no job runs. Other keywords are SlurmProvider's.
     """
 
-    def __init__(self, comment: str, poll: int, **settings: Any) -> None:
+    def __init__(self, comment: str, poll: int, pending_timeout: float, **settings: Any) -> None:
         self.comment, self.poll = comment, poll
+        self.patience = Patience(pending_timeout)
         self.jobs: dict[str, Job] = {}
         self._submitted: dict[str, float] = {}
         self._ending: dict[str, float] = {}
@@ -136,6 +139,19 @@ class SlurmBlocks(SlurmProvider):
         alive = [job for job, entry in list(self.resources.items()) if not entry["status"].terminal]
         known = [self.jobs[job] for job in alive if job in self.jobs]
         return "" if any(job.state in slurm_queue.RUNNING for job in known) or not known else known[0].why()
+
+    def outwaited(self, refused: str) -> str:
+        """Why tasks should wait no longer, as of the last look; "" while they may.
+
+        `refused`: what sbatch said, if it could not be asked for the last job.
+        """
+        states = {str(job): entry["status"].state for job, entry in list(self.resources.items())}
+        pending = [job for job, state in states.items() if state == JobState.PENDING]
+        waits = [self.jobs.get(job, Job(job, "PENDING")) for job in pending]
+        if JobState.RUNNING in states.values() or any(job.state == "CONFIGURING" for job in waits):
+            self.patience.rest()  # the nodes of one that is CONFIGURING are booting
+            return ""
+        return self.patience.over(waits, refused, time.monotonic())
 
     def signals(self, managers: Sequence[Mapping[str, Any]]) -> SiteSignals:
         """How this site stands now; `managers` is what the executor's `connected_managers()` returns."""
@@ -230,10 +246,18 @@ def give_up(executor: BlockProviderExecutor, status: dict[str, JobStatus]) -> No
     Parsl's default gives a site with one block up at its first node failure.
     """
     provider = executor.provider
+    assert isinstance(executor, Pool)
     assert isinstance(provider, SlurmBlocks)
     if executor.bad_state_is_set:
         return
     blocks = [(block, status[block]) for block in sorted(status, key=int)]
+    refused = _said(blocks[-1][1]) if blocks and _away(blocks[-1][1]) else ""
+    if not executor.outstanding():
+        provider.patience.rest()
+    elif why := provider.outwaited(refused):
+        executor.give_up(why, final=True)
+        executor.scale_in_facade(len(blocks))
+        return
     counted = [(b, s) for b, s in blocks if s.state != JobState.SCALED_IN and not _away(s)]
     last = counted[-_PATIENCE:]
     failed = [b for b, s in last if s.state == JobState.MISSING or b not in executor.blocks_to_job_id]
@@ -247,12 +271,17 @@ def _away(status: JobStatus) -> bool:
     return any(text in (status.message or "") for text in _AWAY)
 
 
+def _said(status: JobStatus) -> str:
+    """A block's message in one line, without what Parsl adds."""
+    return " ".join((status.message or "").partition("Job is marked as MISSING")[0].split())
+
+
 def _no_blocks(status: JobStatus) -> str:
     """The last failure, with the end of what its script said."""
     said = " ".join((status.stderr_summary or "").split())[-400:]
-    message = (status.message or "").partition("Job is marked as MISSING")[0] or "its job ended"
     return (
-        f"the last {_PATIENCE} blocks ended before a worker connected. The last one: {message}"
+        f"the last {_PATIENCE} blocks ended before a worker connected. The last one: "
+        f"{_said(status) or 'its job ended'}"
         f"{f'; its script said: {said}' if said else '; its script said nothing'}. "
         "Check account, partition, worker_init and address"
     )

@@ -6,12 +6,13 @@ Does not know: what the workers are asked to do.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from parslfl_executors import slurm_queue
-from parslfl_executors.checks import Check, call_back, failed, ok, shared_folder, unknown
+from parslfl_executors import node_python, slurm_queue
+from parslfl_executors.address_checks import call_back, is_near, other_call, ways
+from parslfl_executors.checks import Check, Needs, failed, ok, on_nodes, shared_folder
 
 if TYPE_CHECKING:
     from parslfl_executors.slurm import Slurm
@@ -31,7 +32,7 @@ _CURES = (
 )
 
 
-def checks(site: Slurm, label: str, folder: Path) -> Iterator[Check]:
+def checks(site: Slurm, label: str, folder: Path, needs: Needs) -> Iterator[Check]:
     """What can be told from the driver; scripts and logs lie in `folder`, as a run's would."""
     absent = [command for command in _COMMANDS if not shutil.which(command)]
     if absent:
@@ -46,9 +47,21 @@ def checks(site: Slurm, label: str, folder: Path) -> Iterator[Check]:
     yield ok("scheduler", "sbatch, squeue, scancel and sinfo are here, and the controller answers")
     found = slurm_queue.partition(site.partition, clusters, timeout)
     yield from _partition(site, found)
-    yield from _job(site, label, folder, found)
-    yield shared_folder("run directory", folder)
-    yield _python(site)
+    yield _job(site, label, folder)
+    yield from _from_there(site, folder, () if isinstance(found, str) else found.addresses, needs)
+
+
+def _from_there(site: Slurm, folder: Path, peers: Sequence[str], needs: Needs) -> Iterator[Check]:
+    """What the nodes, at addresses `peers`, will find: the way back, folders, Python."""
+    from parslfl_executors.pool import addresses
+
+    own, found = {*addresses(), "127.0.0.1"}, ways(peers)
+    near = is_near(own, found)
+    yield call_back(site.address, own, found)
+    yield from (other_call(one, own, found) for one in needs.calls if one.address != site.address)
+    yield shared_folder("run directory", folder, near)
+    yield from (on_nodes(one, near) for one in needs.folders)
+    yield from node_python.checks(site, needs.packages, near)
 
 
 def _partition(site: Slurm, found: slurm_queue.Partition | str) -> Iterator[Check]:
@@ -79,21 +92,13 @@ def _partition(site: Slurm, found: slurm_queue.Partition | str) -> Iterator[Chec
         yield ok("nodes", detail)
 
 
-def _job(site: Slurm, label: str, folder: Path, found: slurm_queue.Partition | str) -> Iterator[Check]:
-    """The job that a run would submit, by `sbatch --test-only`; and where its workers call."""
-    from parslfl_executors.pool import addresses, command_line
+def _job(site: Slurm, label: str, folder: Path) -> Check:
+    """The job that a run would submit, by `sbatch --test-only`."""
+    from parslfl_executors.pool import command_line
 
     executor = site.build(label, folder)
     taken, said = executor.provider.trial(command_line(executor, folder), f"parsl.{label}.block-0")  # type: ignore[attr-defined]
     if taken:
-        yield ok("job", f"sbatch takes it: would start {said.partition(' to start ')[2] or said}")
-    else:
-        fits = (cure for part, cure in _CURES if part in said.lower())
-        yield failed("job", said, next(fits, "change what sbatch complains of"))
-    peers = () if isinstance(found, str) else found.addresses
-    yield call_back(site.address, sorted({*addresses(), "127.0.0.1"}), peers)
-
-
-def _python(site: Slurm) -> Check:
-    where = f"`{site.python}`" if site.python else "the node's python3, or this one where it is shared"
-    return unknown("Python", f"workers start by {where}; --probe tells whether it fits")
+        return ok("job", f"sbatch takes it: would start {said.partition(' to start ')[2] or said}")
+    fits = (cure for part, cure in _CURES if part in said.lower())
+    return failed("job", said, next(fits, "change what sbatch complains of"))

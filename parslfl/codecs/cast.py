@@ -40,7 +40,8 @@ class Fp16:
         return fill(_reader(arrays, note, like, "<f2", _from_half), like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
-        return Blocks.of(_reader(arrays, note, like, "<f2", _from_half), like)
+        read = _reader(arrays, note, like, "<f2", _from_half)
+        return Blocks.of(read, like, arrays["floats"])
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return _declared(like, "<f2")
@@ -60,7 +61,8 @@ class Bf16:
         return fill(_reader(arrays, note, like, "<u2", _from_bf16), like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
-        return Blocks.of(_reader(arrays, note, like, "<u2", _from_bf16), like)
+        read = _reader(arrays, note, like, "<u2", _from_bf16)
+        return Blocks.of(read, like, arrays["floats"])
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return _declared(like, "<u2")

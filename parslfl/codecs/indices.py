@@ -93,14 +93,18 @@ def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
     low = data[len(highs) :]
     if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
         return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
-    places = np.cumsum(highs, dtype=np.int64)
-    if len(highs) != kept or (highs == _MORE).any():  # some gaps are of several bytes
-        ends = np.flatnonzero(highs != _MORE)
-        if len(ends) != kept:
-            return ends
-        places = places[ends]
-    places <<= shift
-    steps = unpack_low(low, shift, kept)
+    # no eight bytes a number but in the result: new memory costs more than the arithmetic
+    wide = len(data) * _MORE << shift >= 1 << 31
+    kind = np.dtype(np.int64 if wide else np.uint32)
+    steps: npt.NDArray[Any] = unpack_low(low, shift, kept).astype(kind, copy=False)
     steps[1:] += 1
-    places += np.cumsum(steps, out=steps)
-    return places
+    last = highs != _MORE
+    ends = highs if len(highs) == kept and last.all() else highs[last]
+    if len(ends) != kept:
+        return np.empty(len(ends), np.int64)
+    steps += ends.astype(kind) << kind.type(shift)
+    if len(highs) > kept:  # some gaps are of several bytes
+        more = np.flatnonzero(~last)
+        more -= np.arange(len(more))
+        np.add.at(steps, more, kind.type(_MORE << shift))
+    return np.cumsum(steps, dtype=np.int64)

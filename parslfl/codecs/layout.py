@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,12 @@ _MOST = 1e18
 
 def fingerprint(like: Mapping[str, Array]) -> str:
     """xxh3-64 of the names, dtypes and shapes of the trained arrays of `like`, in order."""
-    entries = [[name, array.dtype.str.lstrip("<>="), array.shape] for name, array in trained(like).items()]
+    return _fingerprint(tuple((name, array.dtype, array.shape) for name, array in trained(like).items()))
+
+
+@lru_cache(maxsize=64)
+def _fingerprint(arrays: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> str:
+    entries = [[name, dtype.str.lstrip("<>="), shape] for name, dtype, shape in arrays]
     return checksum([json.dumps(entries, separators=(",", ":")).encode()])
 
 

@@ -66,7 +66,7 @@ class LowRank:
         return fill(self._reader(arrays, note, like), like, {})
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
-        return Blocks.of(self._reader(arrays, note, like), like)
+        return Blocks.of(self._reader(arrays, note, like), like, arrays["values"])
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         places = _Places.of(like)

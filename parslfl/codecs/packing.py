@@ -68,9 +68,9 @@ def pack_low(numbers: npt.NDArray[np.int64], bits: int) -> Bytes:
     return np.concatenate([np.empty(0, np.uint8), *planes])
 
 
-def unpack_low(packed: Bytes, bits: int, numbers: int) -> npt.NDArray[np.int64]:
-    """What `pack_low` packed."""
-    made = np.zeros(numbers, np.int64)
+def unpack_low(packed: Bytes, bits: int, numbers: int) -> npt.NDArray[np.uint32]:
+    """What `pack_low` packed; `bits`: 32 at most."""
+    made = np.zeros(numbers, np.uint32)
     for place, plane in enumerate(packed.reshape(bits, -1) if bits else ()):
-        made |= np.unpackbits(plane, count=numbers, bitorder="little").astype(np.int64) << place
+        made |= np.unpackbits(plane, count=numbers, bitorder="little").astype(np.uint32) << np.uint32(place)
     return made

@@ -8,16 +8,28 @@ Does not know: how any codec writes its arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from parslfl.codecs.layout import others
-from parslfl.params import BLOCK, Array, Params, fold, squared_norm, trained
-from parslfl.protocols import Codec, Delta, Opener
+from parslfl.params import (
+    BLOCK,
+    SPAN,
+    Array,
+    Joined,
+    Params,
+    blocks,
+    fold_all,
+    is_mapped,
+    squared_norm,
+    trained,
+)
+from parslfl.protocols import Codec, Delta, opens
 
 Floats = npt.NDArray[np.float32]
 #: Fill `out` with the values of array number `index` from element `start` on, where `start` is a
@@ -31,22 +43,27 @@ class Dense:
 
     params: Params
 
+    @property
+    def holds(self) -> Sequence[Array]:
+        return tuple(self.params.values())
+
     def norm(self) -> float:
         return math.sqrt(squared_norm(self.params))
 
     def add(self, total: Params, weight: float) -> None:
-        fold(total, self.params, weight)
+        fold_all(total, [(self.params, weight)])
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """An update that is read a block at a time. `length`: its Euclidean norm."""
+    """An update that is read a block at a time. `length`: its Euclidean norm; `holds`: what is read."""
 
     read: Read
     length: float
+    holds: tuple[Array, ...]
 
     @classmethod
-    def of(cls, read: Read, like: Mapping[str, Array]) -> Blocks:
+    def of(cls, read: Read, like: Mapping[str, Array], *holds: Array) -> Blocks:
         """What `read` gives for a model like `like`, its norm taken in one pass."""
         scratch, square = np.empty(BLOCK, np.float32), 0.0
         for index, array in enumerate(trained(like).values()):
@@ -54,19 +71,23 @@ class Blocks:
                 part = scratch[: min(BLOCK, array.size - start)]
                 read(index, start, part)
                 square += squared_norm({"": part})
-        return cls(read, math.sqrt(square))
+        return cls(read, math.sqrt(square), holds)
 
     def norm(self) -> float:
         return self.length
 
     def add(self, total: Params, weight: float) -> None:
-        scratch = np.empty(BLOCK, np.float32)
-        for index, array in enumerate(trained(total).values()):
-            flat = array.reshape(-1)
-            for start in range(0, flat.size, BLOCK):
-                into = flat[start : start + BLOCK]
-                part = scratch[: into.size]
-                self.read(index, start, part)
+        _add_blocks(total, [(self, weight)])
+
+
+def _add_blocks(total: Params, terms: Sequence[tuple[Blocks, float]]) -> None:
+    scratch = np.empty(SPAN, np.float32)
+    for index, array in enumerate(trained(total).values()):
+        for number, into in enumerate(blocks(array, SPAN)):
+            part = scratch[: into.size]
+            for update, weight in terms:
+                for start in range(0, part.size, BLOCK):
+                    update.read(index, number * SPAN + start, part[start : start + BLOCK])
                 np.multiply(part, np.float32(weight), out=part)
                 np.add(into, part, out=into)
 
@@ -94,18 +115,54 @@ class Sparse:
     places: npt.NDArray[np.int64]
     values: Floats
 
+    @property
+    def holds(self) -> Sequence[Array]:
+        return self.places, self.values
+
     def norm(self) -> float:
         return math.sqrt(squared_norm({"values": self.values}))
 
     def add(self, total: Params, weight: float) -> None:
+        scaled = self.values * np.float32(weight)
+        if isinstance(total, Joined):
+            _add_at(total.vector, self.places, scaled)
+            return
         arrays = list(trained(total).values())
         edges = np.cumsum([0, *(array.size for array in arrays)])
         cuts = np.searchsorted(self.places, edges)
         for array, edge, first, last in zip(arrays, edges, cuts, cuts[1:], strict=False):
             if first < last:
-                flat, at = array.reshape(-1), self.places[first:last] - edge
-                part = (self.values[first:last] * np.float32(weight)).astype(array.dtype, copy=False)
-                flat[at] = np.add(part, flat.take(at), out=part)
+                _add_at(array.reshape(-1), self.places[first:last] - edge, scaled[first:last])
+
+
+def _add_at(vector: Array, places: npt.NDArray[np.int64], values: Floats) -> None:
+    """`vector[places] += values`, each place once."""
+    # numpy's quick way is for its own dtype objects alone: those that come from a pickle are equal copies
+    own = np.dtype(vector.dtype.str)
+    np.add.at(vector.view(own), places, values.astype(own, copy=False))
+
+
+def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:
+    """As `delta.add(total, weight)` for each of (delta, weight) in turn, bit for bit.
+
+    Neighbours of one kind are added together, a piece of the sum at a time.
+    """
+    for kind, neighbours in groupby(terms, key=lambda term: type(term[0])):
+        run: list[Any] = list(neighbours)
+        if kind is Dense:
+            fold_all(total, [(delta.params, weight) for delta, weight in run])
+        elif kind is Blocks:
+            _add_blocks(total, run)
+        else:
+            for delta, weight in run:
+                delta.add(total, weight)
+
+
+def private(delta: Delta) -> float:
+    """Bytes of memory that `delta` holds, beside mapped files; inf where that is not known."""
+    if not isinstance(delta, Dense | Blocks | Sparse):
+        return math.inf
+    return sum(array.nbytes for array in delta.holds if not is_mapped(array))
 
 
 def opened(codec: Codec, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta:
@@ -114,6 +171,6 @@ def opened(codec: Codec, arrays: Params, note: Mapping[str, Any], like: Params) 
     Raises:
         PayloadError: it cannot be an update for a model like `like`.
     """
-    if isinstance(codec, Opener):
+    if opens(codec):
         return codec.open(arrays, note, like)
     return Dense(codec.decode(arrays, note, like))

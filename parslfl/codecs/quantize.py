@@ -9,6 +9,7 @@ Does not know: what is quantised: an update, or the values that a sparse codec c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,9 +26,9 @@ from parslfl.codecs.layout import (
     stand_in,
 )
 from parslfl.codecs.packing import pack, packed_size, unpack
-from parslfl.codecs.pieces import Blocks, Floats, Read, fill
+from parslfl.codecs.pieces import Blocks, Floats, fill
 from parslfl.errors import PayloadError
-from parslfl.params import BLOCK, Array, Params, trained
+from parslfl.params import BLOCK, SPAN, Array, Params, trained
 from parslfl.seeding import words
 
 _BITS = (8, 4, 2)
@@ -86,34 +87,19 @@ class Quantize:
         return {**arrays, **others(delta)}, {"layout": fingerprint(delta)}
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
-        return fill(self._reader(arrays, note, like), like, arrays)
+        return fill(self._coded_numbers(arrays, note, like).read, like, arrays)
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
-        return Blocks.of(self._reader(arrays, note, like), like)
+        coded = self._coded_numbers(arrays, note, like)
+        return Blocks(coded.read, coded.norm(like), (coded.codes, coded.steps))
 
-    def _reader(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Read:
+    def _coded_numbers(self, arrays: Params, note: Mapping[str, Any], like: Params) -> _Coded:
         require_layout(note, like)
         require_arrays(arrays, self.declared(note, like))
         codes, steps = arrays["codes"], arrays["steps"]
         if not np.isfinite(steps).all() or (steps < 0).any():
             raise PayloadError("holds a step that is not finite or is negative")
-        places = list(_places(like, self.bits, self.block))
-
-        def read(index: int, start: int, out: Floats) -> None:
-            code, step = places[index]
-            begin = code + packed_size(start, self.bits)
-            part = codes[begin : begin + packed_size(out.size, self.bits)]
-            if self.bits == 8:
-                np.copyto(out, part.view(np.int8))
-            else:
-                unpack(part, self.bits, out)
-            if self.block:
-                first = step + start // self.block
-                _scale(out, steps[first : first + -(-out.size // self.block)], self.block)
-            else:
-                np.multiply(out, steps[step], out=out)
-
-        return read
+        return _Coded(codes, steps, self.bits, self.block, tuple(_places(like, self.bits, self.block)))
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         sizes = [array.size for array in trained(like).values()]
@@ -142,6 +128,56 @@ class Quantize:
         if self.bits == 8:
             codes -= np.uint8(self._levels)  # as int8
         return pack(codes, self.bits)
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """Numbers as `codes` times `steps`; `places`: where each array's codes and steps begin."""
+
+    codes: npt.NDArray[np.uint8]
+    steps: Floats
+    bits: int
+    block: int
+    places: tuple[tuple[int, int], ...]
+
+    def read(self, index: int, start: int, out: Floats) -> None:
+        steps = self._read_codes(index, start, out)
+        if self.block:
+            _scale(out, steps, self.block)
+        else:
+            np.multiply(out, steps[0], out=out)
+
+    def norm(self, like: Mapping[str, Array]) -> float:
+        """Of the numbers: from the codes' squares, without the numbers themselves."""
+        scratch, square = np.empty(SPAN, np.float32), 0.0
+        for index, array in enumerate(trained(like).values()):
+            for start in range(0, array.size, SPAN):
+                part = scratch[: min(SPAN, array.size - start)]
+                steps = self._read_codes(index, start, part)
+                square += _scaled_square(part, steps, self.block or part.size)
+        return math.sqrt(square)
+
+    def _read_codes(self, index: int, start: int, out: Floats) -> Floats:
+        """Fill `out` with codes as floats; returns their steps."""
+        code, step = self.places[index]
+        begin = code + packed_size(start, self.bits)
+        part = self.codes[begin : begin + packed_size(out.size, self.bits)]
+        if self.bits == 8:
+            np.copyto(out, part.view(np.int8))
+        else:
+            unpack(part, self.bits, out)
+        first = step + start // self.block if self.block else step
+        return self.steps[first : first + (-(-out.size // self.block) if self.block else 1)]
+
+
+def _scaled_square(part: Floats, steps: Floats, block: int) -> float:
+    """Sum of squares of `part`, every `block` of which has one of `steps` as its factor."""
+    rows = part[: part.size // block * block].reshape(-1, block)
+    squares = np.matmul(rows[:, None, :], rows[:, :, None]).reshape(-1)
+    wide = steps.astype(np.float64)
+    square = float(np.dot(squares * wide[: len(rows)], wide[: len(rows)]))
+    rest = part[rows.size :]
+    return square + (float(np.dot(rest, rest)) * float(wide[-1]) ** 2 if rest.size else 0.0)
 
 
 def _largest(vector: Array) -> np.float32:

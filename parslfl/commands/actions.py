@@ -16,7 +16,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from parslfl import journal
 from parslfl.commands.inspection import inspect
 from parslfl.commands.rehearsal import rehearse, sites_table
 from parslfl.commands.request import Request, asked, experiment_of, remembered, whole
@@ -31,7 +30,8 @@ from parslfl.report import tables
 from parslfl.report.live import marks
 from parslfl.report.panel import ASCII
 from parslfl.report.progress import Row
-from parslfl.runs import fresh_path
+from parslfl.rundir import journal
+from parslfl.rundir.runs import fresh_path
 from parslfl.seeding import derive
 from parslfl.sites import find_site_file, load_federation, site_files
 
@@ -74,8 +74,8 @@ def report(args: Namespace) -> int:
     print(
         ", ".join(
             f"{key} {what[key]}"
-            for key in ("name", "dataset", "partition", "model", "strategy", "codec")
-            if key in what
+            for key in ("name", "dataset", "partition", "model", "strategy", "codec", "downlink_codec")
+            if key in what and (key, what[key]) != ("downlink_codec", "raw")
         )
     )
     tables.show([Row.of(one) for one in journal.reports(path)], Console())

@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from parslfl import journal
 from parslfl.document import Document, shown
 from parslfl.errors import ParslflError, RunError
 from parslfl.exchange import open_exchange
-from parslfl.journal import RunDir
+from parslfl.rundir import journal
+from parslfl.rundir.journal import RunDir
 from parslfl.settings import build
 from parslfl.sites import Federation, Site
 from parslfl_executors.fields import Unusable

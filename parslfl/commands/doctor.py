@@ -6,6 +6,7 @@ Does not know: how a resource manager is asked; each kind of site does.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -18,18 +19,20 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl.commands.request import Request
-from parslfl.data.folder import resolve_folder
+from parslfl.data.folder import place, resolve_folder
 from parslfl.errors import ConfigError, DataError, Problem, RunError
-from parslfl.experiment import Experiment
+from parslfl.probing import packages
 from parslfl.report.text import plural
 from parslfl.seeding import derive
-from parslfl.sites import Federation, Site, local_folders
-from parslfl_executors.checks import Check, failed, ok, shared_folder, unknown
+from parslfl.sites import Site
+from parslfl_executors.checks import Call, Check, Folder, Needs, failed, ok, shared_folder, unknown
 from parslfl_executors.fields import FieldError, Unusable, seconds
 from parslfl_executors.preflight import preflight
 
 #: How long a probe waits in a queue.
 _WAIT = "10m"
+#: The check of the data folder.
+_DATA = "data folder"
 _STYLES = {"ok": "green", "failed": "bold red", "unknown": "yellow"}
 
 
@@ -101,48 +104,79 @@ def _summary(findings: Findings, wait: float | None) -> str:
 
 
 def _checks(site: Site, request: Request, folder: Path) -> Iterator[Check]:
-    logs = folder / "parsl"
+    logs, found = folder / "parsl", dict[str, Check]()
     try:
-        yield from preflight(site.executor, site.name, logs)
+        for check in preflight(site.executor, site.name, logs, _needs(site, request, folder)):
+            found[check.name] = check
+            yield check
     except Unusable as error:
         yield failed("site", str(error), "change the site file accordingly")
-    yield _data(site, request.federation, request.experiment)
-    yield from _exchange(site, folder)
+    yield _data(site, request, found.get(_DATA))
+    if site.transport.kind == "grpc":
+        yield _server(site, folder)
+    if site.transport.kind == "file" and site.executor.kind == "kubernetes":
+        yield shared_folder("exchange", Path(site.transport.path or folder))
 
 
-def _data(site: Site, federation: Federation, experiment: Experiment) -> Check:
-    """Whether the data is there, as far as this machine sees it."""
-    folder = Path(site.data) if site.data else resolve_folder(experiment.data_dir)
-    dataset, name = experiment.dataset, experiment.resolved()["dataset"]
-    here = site.name in local_folders(federation, folder)
+def _needs(site: Site, request: Request, run: Path) -> Needs:
+    """What the site's workers must find there: folders, and packages in the driver's versions."""
+    where, pods = f"sites.{site.name}", site.executor.kind == "kubernetes"
+    folders = [Folder("state", site.state, f"{where}.state", written=True)] if site.state else []
+    path = site.transport.path if site.transport.kind == "file" else None
+    if site.transport.kind == "file" and (pods or (path and not site.is_here())):
+        name, field = "exchange there" if pods else "exchange", f"{where}.transport.path"
+        folders.append(Folder(name, path or str(run), field, written=True))
+    if not site.is_here() and not _needs_no_files(request):
+        folders.append(Folder(_DATA, str(_folder(site, request)), f"{where}.data"))
+    return Needs(tuple(folders), packages(), () if site.is_here() else _calls(site, where))
+
+
+def _calls(site: Site, where: str) -> tuple[Call, ...]:
+    """Where the site's workers reach the server of models and updates, if there is one."""
+    if site.transport.kind != "grpc":
+        return ()
+    from parslfl_executors.pool import own_address  # loads Parsl
+
+    address = site.transport.address or getattr(site.executor, "address", None) or own_address()
+    return (Call("exchange address", address, f"{where}.transport.address"),)
+
+
+def _folder(site: Site, request: Request) -> Path:
+    return Path(site.data) if site.data else resolve_folder(request.experiment.data_dir)
+
+
+def _needs_no_files(request: Request) -> bool:
+    """Whether the data set comes with the packages: it is there even in what is no folder."""
+    return request.experiment.dataset.available(Path(os.devnull))
+
+
+def _data(site: Site, request: Request, there: Check | None) -> Check:
+    """Whether the data set is there, as far as this machine sees; `there`: what was found of its folder."""
+    experiment, folder = request.experiment, place(_folder(site, request))
+    dataset, name, here = experiment.dataset, experiment.resolved()["dataset"], site.is_here()
+    embedded = _needs_no_files(request)
+    if site.executor.kind == "kubernetes" and not embedded:  # a folder of that name here is another one
+        return unknown("data", f"whether {name} is in {folder} of a pod is not seen from here; --probe looks")
     if not dataset.available(folder):
-        if here:
-            return unknown("data", f"no {name} in {folder}: a run downloads it there")
-        return unknown("data", f"{name} in {folder} is not seen from here; --probe looks there")
+        return _no_data(site, f"no {name} in {folder}", there)
     try:
         labels = dataset.labels(folder)
         seed = derive(experiment.seed, "partition")
-        parts = experiment.partition.split(labels, len(federation.clients()), seed)
+        parts = experiment.partition.split(labels, len(request.federation.clients()), seed)
     except DataError as error:
         return failed("data", str(error), "mend or replace the files, or change clients or partition")
-    sizes = [len(part) for part in parts]
-    where = "" if here else " (as seen from here)"
-    return ok("data", f"{name} in {folder}{where}, {min(sizes)} to {max(sizes)} examples a client")
+    sizes = f"{min(map(len, parts))} to {max(map(len, parts))} examples a client"
+    if embedded:
+        return ok("data", f"{name}, which needs no files, {sizes}")
+    return ok("data", f"{name} in {folder}{'' if here else ' (as seen from here)'}, {sizes}")
 
 
-def _exchange(site: Site, folder: Path) -> Iterator[Check]:
-    """Whether driver and workers have the folder, or the server, that models go through."""
-    if site.transport.kind == "grpc":
-        yield _server(site, folder)
-    if site.transport.kind != "file" or site.is_here():
-        return
-    shared = Path(site.transport.path or folder)
-    mounts = getattr(site.executor, "volumes", None)
-    if mounts is not None and not any(shared.is_relative_to(path) for path in mounts.values()):
-        cure = "mount a claim that the driver has too, and name its path: transport: {kind: file, path: ...}"
-        yield failed("exchange", f"pods do not mount {shared}, where models and updates go", cure)
-    else:
-        yield shared_folder("exchange", shared)
+def _no_data(site: Site, detail: str, there: Check | None) -> Check:
+    if site.is_here():
+        return unknown("data", f"{detail}: a run downloads it there")
+    if there is not None and there.verdict == "ok":  # the nodes see what is seen here
+        return failed("data", detail, f"copy it there, or set sites.{site.name}.data to where it is")
+    return unknown("data", f"{detail}, as seen from here; --probe looks there")
 
 
 def _server(site: Site, folder: Path) -> Check:

@@ -81,20 +81,29 @@ FLAGS = (
         "codec",
         LEARN,
         "SPEC",
-        "how updates are written; + joins several, as in topk:ratio=0.05+quantize:bits=4+zstd",
+        "how updates are written; + joins several, as in lowrank:ratio=0.15+quantize:bits=4,block=64+zstd; "
+        "or auto: as strongly as each client's link needs for sending to take a tenth of its training",
         ("parslfl.codecs.names", "CODECS"),
     ),
     _of(
         "error-feedback",
         LEARN,
         "true|false",
-        "add to a client's next update what the codec left out; without it: with topk and randomk",
+        "add to a client's next update what the codec left out; without it: with topk, randomk and lowrank",
     ),
     _of(
         "federated-dropout",
         LEARN,
         "SHARE",
-        "share of hidden units that a client leaves out: it trains and sends a smaller model (0 to 1)",
+        "share of hidden units that a client leaves out: it trains and sends a smaller model (0 to 1); or "
+        "auto: for slow clients only, by their pace",
+    ),
+    _of(
+        "downlink-codec",
+        LEARN,
+        "SPEC",
+        "how the model goes out to clients that have an earlier one: what has changed since, as --codec "
+        "writes updates; raw: always whole",
     ),
     _of("rounds", LEARN, "N", "rounds in all"),
     _of("epochs", LEARN, "N", "passes of a client over its own examples in a round"),
@@ -109,7 +118,7 @@ FLAGS = (
     _of("deadline", CLOSE, "TIME", "a round waits no longer: seconds, 90s, 5m, 1h or 00:05:00"),
     _of("fastest", CLOSE, "N", "a round closes with this many updates, without the slower ones"),
     _of("quorum", CLOSE, "N", "with fewer updates the run stops; without it: half the cohort"),
-    Flag("--site", WHERE, "site file: as given, else in site_configs/", "FILE"),
+    Flag("--site", WHERE, "site file: as given, else in site_configs/", "FILE", action="once"),
     _DATA_DIR,
     _of("device", WHERE, "NAME", "auto, cpu, cuda, cuda:1 or mps"),
     Flag("--experiment", RUN, "experiment file; beats the defaults, flags beat it", "FILE"),
@@ -157,6 +166,17 @@ DOCTOR_FLAGS = (
 
 #: Experiment fields that flags set.
 FIELDS = tuple(flag.field for flag in FLAGS if flag.field)
+
+
+class _Once(argparse.Action):
+    """Keeps the value of a flag that a user may well give twice, to mean both."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option} was given twice: one file lists all sites of a run, as hybrid.yaml does")
+        setattr(namespace, self.dest, values)
 
 
 class Parser(argparse.ArgumentParser):
@@ -207,9 +227,8 @@ def add(parser: Parser, flags: Sequence[Flag]) -> None:
         for flag in (flag for flag in flags if flag.group == title):
             extra: dict[str, Any] = {} if flag.action == "store_true" else {"metavar": flag.metavar}
             default = False if flag.action == "store_true" else None
-            added = group.add_argument(
-                flag.name, help=flag.help, action=flag.action, default=default, **extra
-            )
+            action: Any = _Once if flag.action == "once" else flag.action
+            added = group.add_argument(flag.name, help=flag.help, action=action, default=default, **extra)
             parser.quoted[added.dest] = flag
 
 

@@ -19,12 +19,12 @@ from parslfl.data.folder import resolve_folder
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.messages import Ref, Source
 from parslfl.params import checksum
-from parslfl.probing import Findings, Machine, ProbeTask, give, machine, nothing, probe, take
+from parslfl.probing import Findings, Machine, ProbeTask, give, nothing, packages, probe, take
 from parslfl.report.text import megabytes
-from parslfl.runs import open_run
+from parslfl.rundir.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Site
-from parslfl_executors.checks import Check, failed, ok
+from parslfl_executors.checks import Check, differing, failed, ok
 
 #: Seconds that a probe's job may run: it is done in some ten, and cancelled then.
 _WALLTIME = 300.0
@@ -123,7 +123,7 @@ class _Probing:
         what = found.machine
         room = f"{what.cores} cores, {what.memory / 1e9:.1f} GB, {what.accelerator or 'no accelerator'}"
         yield ok("worker", f"on {what.host} {waited:.1f} s after it was asked for: {room}")
-        yield _python(what, machine())
+        yield _python(what, packages())
         yield _data(found, site)
         yield self._link(site, found)
         if not found.data:
@@ -188,17 +188,13 @@ def _rate(seconds: float) -> str:
     return f"{megabytes(round(_PAYLOAD / max(seconds, 1e-9)))}/s"
 
 
-def _python(there: Machine, here: Machine) -> Check:
+def _python(there: Machine, here: Sequence[tuple[str, str]]) -> Check:
     """Whether the worker's Python and packages are the driver's."""
-    other = {name: (said, dict(here.packages)[name]) for name, said in there.packages}
-    differing = [f"{name} {said} (here {own})" for name, (said, own) in other.items() if said != own]
-    if there.python.split(".")[:2] != here.python.split(".")[:2]:
-        differing.insert(0, f"Python {there.python} (here {here.python})")
-    if differing:
+    if odd := differing(there.python, there.packages, here):
         cure = (
             "install what the driver has there (constraints.txt), or run the driver from the same environment"
         )
-        return failed("Python", ", ".join(differing), cure)
+        return failed("Python", ", ".join(odd), cure)
     same = ", ".join(f"{name} {said}" for name, said in there.packages)
     return ok("Python", f"{there.python}, {same}: as here")
 

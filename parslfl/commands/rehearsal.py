@@ -78,6 +78,7 @@ def _learning(experiment: Experiment) -> dict[str, object]:
         "model",
         "strategy",
         "codec",
+        "downlink_codec",
         "epochs",
         "batch_size",
         "lr",
@@ -85,7 +86,8 @@ def _learning(experiment: Experiment) -> dict[str, object]:
         "seed",
     )
     resolved = experiment.resolved()
-    return {name.replace("_", " "): resolved[name] for name in names}
+    shown = (name for name in names if (name, resolved[name]) != ("downlink_codec", "raw"))
+    return {name.replace("_", " "): resolved[name] for name in shown}
 
 
 def _data(request: Request) -> Iterator[tuple[str, str]]:
@@ -113,15 +115,20 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
     except ImportError as error:  # the driver needs no torch where the workers have it
         yield "model", f"size unknown here: {error}"
         return
-    update = wire.pack(*experiment.codec.encode(params.trained(model))).size
+    update = wire.pack(*plan.cohort[0].codec.encode(params.trained(model))).size
     whole, sums = wire.pack(model).size, wire.pack(params.trained(model)).size
-    down = up = 0
+    away = experiment.downlink()
+    later = wire.pack(*away.encode(params.trained(model))).size if away else whole
+    down = again = up = 0
     for site in federation.sites:
         chosen = sum(a.client.site == site.name for a in plan.cohort)
-        down += whole * (min(1, chosen) if site.executor.kind == "mpi" else chosen)
+        takers = min(1, chosen) if site.executor.kind == "mpi" else chosen
+        down += whole * takers
+        again += takers * (whole if site.transport.kind == "inline" else min(later, whole))
         up += sums * min(1, chosen) if site.merges() else update * chosen
     yield "model", f"{params.size(model):,} parameters, {megabytes(params.nbytes(model))}"
-    yield "a round", f"{megabytes(down)} down to clients, {megabytes(up)} up from them"
+    most = f" ({megabytes(down)} where they lack the model before)" if again < down else ""
+    yield "a round", f"{megabytes(again)} down to clients{most}, {megabytes(up)} up from them"
 
 
 def _cohort(plan: RoundPlan) -> str:

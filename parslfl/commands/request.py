@@ -23,8 +23,8 @@ from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, load_experiment, split_settings
 from parslfl.fitting import check
-from parslfl.journal import described
-from parslfl.runs import recorded_threads
+from parslfl.rundir.journal import described
+from parslfl.rundir.runs import recorded_threads
 from parslfl.settings import build
 from parslfl.sites import Federation, load_federation, local_folders
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from parslfl import journal
 from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
@@ -23,6 +22,7 @@ from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
 from parslfl.report.text import percent, plural
 from parslfl.reports import Event
+from parslfl.rundir import journal
 
 #: Rounds in the table at the end; `parslfl report` shows all.
 _LAST = 20

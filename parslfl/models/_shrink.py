@@ -1,8 +1,7 @@
 """Smaller networks for federated dropout: fewer channels and units, truly built so.
 
-torch-pruning finds out which layers depend on each other, so no architecture has rules here. Each
-parameter of a template holds the numbers of its own elements, 0 to n-1; what is left in the pruned
-template says which elements those are.
+torch-pruning finds out which layers depend on each other and cuts them, so no architecture has rules
+here. What it cuts are outlines: arrays without elements. A network of full size is never in memory.
 
 Does not know: training, or what becomes of the sub-model's update.
 """
@@ -11,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,11 +20,15 @@ import torch
 import torch_pruning
 from torch import nn
 
+from parslfl.models._device import _seeded
+from parslfl.models._outline import Outline, Unset
 from parslfl.seeding import generator
-from parslfl.submodel import Indices, Kept
+from parslfl.submodel import Kept
 
-#: float32 holds whole numbers exactly up to here.
-_EXACT = 1 << 24
+#: Bytes of an array from which networks are followed on the device "meta". A CPU lays out a layer's weights
+#: to compute with them, however they are seen: 113 MB for ResNet-18, whose largest array has 9.4 MB. "meta"
+#: takes 47 MB, most of it modules that torch imports for it; a small network takes 2 MB on a CPU.
+_LARGE = 1 << 22
 
 
 class Builder(Hashable, Protocol):
@@ -54,11 +57,8 @@ def shrink(
     Raises:
         ValueError: the network has no hidden layer that can be made smaller.
     """
-    numbered = _template(builder, shape, classes)
-    network = copy.deepcopy(numbered)
+    network, graph = _traced(builder, shape, classes)
     draw = generator(seed, "submodel")
-    example = torch.zeros(1, *shape, dtype=_dtype(network))
-    graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=example)
     layers = dict(network.named_modules())
     for part in _parts(builder, shape, classes):
         each = part.units // part.runs
@@ -68,34 +68,62 @@ def shrink(
         if dropped:
             layer = layers[part.layer]
             prune = graph.get_pruner_of_module(layer).prune_out_channels
-            graph.get_pruning_group(layer, prune, dropped).prune()
-    full = {name: tuple(array.shape) for name, array in numbered.state_dict().items()}
-    left = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    kept = {name: _kept(array, full[name]) for name, array in left.items() if array.shape != full[name]}
-    return network.float(), kept
+            with torch.no_grad():
+                graph.get_pruning_group(layer, prune, dropped).prune()
+    full, left = _arrays(_outlined(builder, shape, classes)), _arrays(network)
+    kept = {name: left[name].kept(full[name].shape) for name in left if left[name].shape != full[name].shape}
+    # a copy: the graph, and what is in it, stays until Python looks for cycles
+    return _exchanged(network, lambda array: array.filled()), kept
+
+
+def _traced(builder: Builder, shape: tuple[int, ...], classes: int) -> tuple[nn.Module, Any]:
+    """A network of outlines, and its torch-pruning graph of what depends on what."""
+    network = _exchanged(_outlined(builder, shape, classes), lambda array: array)
+    graph = torch_pruning.DependencyGraph()
+    return network, graph.build_dependency(network, example_inputs=(_example(network, shape),))
 
 
 @lru_cache(maxsize=2)
-def _template(builder: Builder, shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A module whose every array holds 0, 1, 2, ..."""
-    network = builder.build(shape, classes).eval()
-    largest = max(tensor.numel() for tensor in network.state_dict().values())
-    network = network if largest <= _EXACT else network.double()
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.copy_(torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape))
-    return network
+def _outlined(builder: Builder, shape: tuple[int, ...], classes: int) -> nn.Module:
+    """The whole network, with an outline of every array of its state."""
+    with _seeded(0, torch.device("cpu")), Unset():
+        network = builder.build(shape, classes).eval()
+    large = max(array.nbytes for array in _arrays(network).values()) > _LARGE
+    bare = _exchanged(network, partial(Outline.of, device="meta"))
+    device = "meta" if large and _passes(bare, shape) else "cpu"
+    return _exchanged(network, partial(Outline.of, device=device))
+
+
+def _passes(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether `network` can be followed on the device "meta", where nothing is computed.
+
+    Recurrent layers are taken apart there: torch-pruning would not know them.
+    """
+    try:
+        network(_example(network, shape))
+    except Exception:  # noqa: BLE001 - it looks at values, or has others beside its state
+        return False
+    return not any(isinstance(module, nn.RNNBase) for module in network.modules())
+
+
+def _exchanged(network: nn.Module, other: Callable[[Any], torch.Tensor]) -> nn.Module:
+    """A copy of `network` that has what `other` makes of each array of its state in that array's place."""
+    arrays = {id(array): array for array in _arrays(network).values()}
+    return copy.deepcopy(network, {key: other(array) for key, array in arrays.items()})
+
+
+def _arrays(network: nn.Module) -> dict[str, Any]:
+    """The arrays of its state, themselves."""
+    return dict(network.state_dict(keep_vars=True))
 
 
 @lru_cache(maxsize=2)
 def _parts(builder: Builder, shape: tuple[int, ...], classes: int) -> tuple[_Part, ...]:
     """The layers whose units are chosen: one of each set of layers that must agree."""
-    network = copy.deepcopy(_template(builder, shape, classes))
-    example = torch.zeros(1, *shape, dtype=_dtype(network))
+    network, graph = _traced(builder, shape, classes)
     names = {module: name for name, module in network.named_modules()}
-    graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=example)
     groups = graph.get_all_groups(
-        ignored_layers=[_last(network, example)], root_module_types=[nn.Conv2d, nn.Linear]
+        ignored_layers=[_last(network, _example(network, shape))], root_module_types=[nn.Conv2d, nn.Linear]
     )
     parts = tuple(_part(group, names) for group in groups)
     if not parts:
@@ -120,27 +148,12 @@ def _last(network: nn.Module, example: torch.Tensor) -> nn.Module:
         for module in network.modules()
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
-    with torch.inference_mode():
-        network(example)
+    network(example)
     for hook in hooks:
         hook.remove()
     return called[-1]
 
 
-def _kept(numbers: np.ndarray[Any, Any], full: tuple[int, ...]) -> tuple[Indices | None, ...]:
-    """For each dimension of an array of shape `full`, the indices in which the elements `numbers` lie."""
-    steps = [math.prod(full[dim + 1 :]) for dim in range(len(full))]
-    dims = [_along(numbers, dim) // step % n for dim, (n, step) in enumerate(zip(full, steps, strict=True))]
-    grid = np.ix_(*(at.astype(numbers.dtype) for at in dims))
-    if not np.array_equal(sum(at * step for at, step in zip(grid, steps, strict=True)), numbers):
-        raise ValueError("what was kept of an array is no outer product of its dimensions")
-    return tuple(None if len(at) == n else at for at, n in zip(dims, full, strict=True))
-
-
-def _along(numbers: np.ndarray[Any, Any], dim: int) -> Indices:
-    first = tuple(slice(None) if axis == dim else 0 for axis in range(numbers.ndim))
-    return numbers[first].astype(np.int64)
-
-
-def _dtype(network: nn.Module) -> torch.dtype:
-    return next(network.parameters()).dtype
+def _example(network: nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
+    weight = next(network.parameters())
+    return torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device)

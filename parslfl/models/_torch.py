@@ -134,9 +134,12 @@ def _steering(network: nn.Module, work: LocalWork, guide: Guide | None, device: 
     def tensors(params: Params) -> list[torch.Tensor]:
         return [torch.from_numpy(np.array(params[name])).to(device) for name in named]
 
-    anchor = tensors(guide.anchor) if guide and guide.anchor else [w.detach().clone() for w in named.values()]
+    def anchor() -> list[torch.Tensor]:
+        given = guide.anchor if guide else None
+        return tensors(given) if given else [weight.detach().clone() for weight in named.values()]
+
     return _Steering(
-        anchor=anchor if work.proximal else [],
+        anchor=anchor() if work.proximal else [],
         correction=tensors(guide.correction) if guide and guide.correction else [],
         velocity=[torch.zeros_like(weight) for weight in named.values()] if work.momentum else [],
     )

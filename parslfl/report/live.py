@@ -19,6 +19,7 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 
+from parslfl.report.choices import in_words
 from parslfl.report.panel import ASCII, Marks, panel
 from parslfl.report.progress import Progress, Row, advance
 from parslfl.report.text import duration, first_line, loss, megabytes, percent
@@ -143,6 +144,8 @@ def line(row: Row, rounds: int) -> str:
         f"down {megabytes(row.bytes_down)}  up {megabytes(row.bytes_up)}",
         duration(row.seconds),
     ]
+    if row.choices:
+        parts.append(in_words(row.choices))
     if row.failures:
         first = row.failures[0]
         parts.append(f"failed {first.client} ({first.kind}: {first_line(first.reason)})")

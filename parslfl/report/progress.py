@@ -15,7 +15,16 @@ from statistics import fmean, median
 from parslfl.learning import Personal
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.report.text import first_line
-from parslfl.reports import ClientSettled, Event, Incident, RoundReport, RoundStarted, SiteTimes, SiteWaits
+from parslfl.reports import (
+    Choice,
+    ClientSettled,
+    Event,
+    Incident,
+    RoundReport,
+    RoundStarted,
+    SiteTimes,
+    SiteWaits,
+)
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,12 @@ class Row:
     evaluation_error: str = ""
     notes: tuple[tuple[Client, str], ...] = ()
     raw_up: int = 0
+    raw_down: int = 0
     own: Own | None = None
     sites: tuple[SiteTimes, ...] = ()
     incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -75,10 +86,12 @@ class Row:
             evaluation_error=report.evaluation_error,
             notes=tuple((update.client, note) for update in report.updates for note in update.notes),
             raw_up=sum(update.raw_bytes for update in report.updates),
+            raw_down=sum(update.raw_down for update in report.updates),
             own=Own.of([update.personal for update in report.updates if update.personal]),
             sites=report.sites,
             incidents=report.incidents,
             partials=report.partials,
+            choices=report.choices,
         )
 
 

@@ -5,7 +5,7 @@ Does not know: the run directory, or a run that is going on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from rich.box import SIMPLE_HEAD
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from parslfl.messages import Client, Failure, SitePartial
+from parslfl.report.choices import choices_table
 from parslfl.report.progress import Own, Row, causes
 from parslfl.report.text import duration, first_line, loss, megabytes, percent, plural
 from parslfl.reports import SiteTimes
@@ -125,10 +126,21 @@ def totals(rows: Sequence[Row]) -> list[str]:
     lines += [_own(row, row.own) for row in rows if row.own][-1:]
     failed = sum(len(row.failures) for row in rows)
     lines.append(f"{plural(sum(row.updates for row in rows), 'update')}, {plural(failed, 'failure')}")
-    down, up, raw = (sum(getattr(row, k) for row in rows) for k in ("bytes_down", "bytes_up", "raw_up"))
-    fewer = f", {raw / up:.1f} times fewer than their {megabytes(raw)}" if raw > 1.05 * up > 0 else ""
-    lines.append(f"{megabytes(down)} down to clients, {megabytes(up)} up from them{fewer}")
+    sums = {k: sum(getattr(row, k) for row in rows) for k in ("bytes_down", "raw_down", "bytes_up", "raw_up")}
+    down = _fewer(sums["bytes_down"], sums["raw_down"], "the whole models'")
+    up = _fewer(sums["bytes_up"], sums["raw_up"], "their")
+    lines.append(
+        f"{megabytes(sums['bytes_down'])} down to clients{down}, "
+        f"{megabytes(sums['bytes_up'])} up from them{up}"
+    )
     return [*lines, *_sums([partial for row in rows for partial in row.partials])]
+
+
+def _fewer(crossed: int, raw: int, whose: str) -> str:
+    """How many times fewer bytes crossed than the `raw` ones, where that says something."""
+    return (
+        f", {raw / crossed:.1f} times fewer than {whose} {megabytes(raw)}" if raw > 1.05 * crossed > 0 else ""
+    )
 
 
 def _sums(partials: Sequence[SitePartial]) -> list[str]:
@@ -154,16 +166,13 @@ def _own(row: Row, own: Own) -> str:
 
 
 def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None:
-    """Print rounds, failures, incidents, sites and totals."""
+    """Print rounds, failures, incidents, the planner's last choices, sites and totals."""
     if last and len(rows) > last:
         console.print(f"the last {last} of {len(rows)} rounds:", style="dim")
     if rows:
         console.print(rounds_table(rows, last))
-    failures = [failure for row in rows for failure in row.failures]
-    if failures:
-        console.print(failures_table(failures))
-    if any(row.incidents for row in rows):
-        console.print(incidents_table(rows))
+    for table in _details(rows):
+        console.print(table)
     for row in rows:
         if row.evaluation_error:
             console.print(
@@ -176,6 +185,17 @@ def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None
         console.print(_SUMS, style="dim", highlight=False)
     for text in totals(rows):
         console.print(text, highlight=False, markup=False)
+
+
+def _details(rows: Sequence[Row]) -> Iterator[Table]:
+    """What failed, what was survived, what the planner chose last."""
+    failures = [failure for row in rows for failure in row.failures]
+    if failures:
+        yield failures_table(failures)
+    if any(row.incidents for row in rows):
+        yield incidents_table(rows)
+    for row in [row for row in rows if row.choices][-1:]:
+        yield choices_table(row.round, row.choices)
 
 
 def _noted(rows: Sequence[Row]) -> dict[str, list[tuple[Client, int]]]:

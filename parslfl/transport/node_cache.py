@@ -45,6 +45,11 @@ def kept(run: str, ref: Ref, fetch: Callable[[int], None]) -> memoryview:
         raise PayloadError(_unusable(run_folder(run), error.strerror or str(error))) from None
 
 
+def held(run: str, ref: Ref) -> memoryview | None:
+    """The bytes behind `ref` if they are here already: for who is just filling this folder (`kept`)."""
+    return _found(run_folder(run), ref)
+
+
 def run_folder(run: str) -> Path:
     """Where the models of `run` are kept on this node."""
     return Path(tempfile.gettempdir(), f"parslfl-{os.geteuid()}", run)

@@ -150,3 +150,14 @@ def test_the_recommended_chain() -> None:
     made = np.zeros(n)
     made[coded] = dequantised(content[:codes], factors, [kept], 4, 256)
     np.testing.assert_allclose(made, wanted, rtol=1e-6)
+
+
+def test_lowrank() -> None:
+    found, note, wanted = sent("lowrank:ratio=0.4", DELTA)
+    values = np.frombuffer(found["values"][2], "<f4")
+    (rank,) = note["ranks"]  # of "a"; "none" has no numbers, "b" one dimension
+    components = values[: rank * 70].reshape(rank, 70)
+    made = sum(np.outer(one[:30], one[30:]) for one in components)
+    assert 0 < rank * 70 <= 0.4 * 1270 - 70
+    np.testing.assert_allclose(made.reshape(-1), wanted[:1200], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(values[rank * 70 :], wanted[1200:])

@@ -20,7 +20,7 @@ from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError
 from parslfl.params import Params, squared_norm, zeros_like
 
-CHOOSE = ["", "topk:ratio=0.3", "randomk:ratio=0.4"]
+CHOOSE = ["", "topk:ratio=0.3", "randomk:ratio=0.4", "lowrank:ratio=0.5"]
 SHORTEN = [
     "", "fp16", "bf16", "quantize", "quantize:bits=4,block=0", "quantize:bits=2,block=16",
     "quantize:bits=8,block=32,nearest=true", "quantize:bits=4,block=64",
@@ -28,7 +28,8 @@ SHORTEN = [
 PACK = ["", "zstd"]
 SPECS = [
     *("+".join(filter(None, parts)) or "raw" for parts in itertools.product(CHOOSE, SHORTEN, PACK)),
-    "topk:ratio=1", "topk:ratio=1e-9", "randomk:ratio=1", "randomk:ratio=0.2,unbiased=true", "zstd:level=3",
+    "topk:ratio=1", "topk:ratio=1e-9", "lowrank:ratio=1", "lowrank:ratio=1e-9",
+    "randomk:ratio=1", "randomk:ratio=0.2,unbiased=true", "zstd:level=3",
 ]  # fmt: skip
 
 #: Zeros, denormals, and what a float16 times six can be.

@@ -42,6 +42,12 @@ def test_help_takes_a_percent_sign_in_a_default() -> None:
     assert "learning rate (default: 5%)" in parser().format_help()
 
 
+def test_two_site_files_are_refused() -> None:
+    assert parser().parse_args(["--site", "a.yaml"]).site == "a.yaml"
+    with pytest.raises(ConfigError, match="--site was given twice: one file lists all sites of a run"):
+        parser().parse_args(["--site", "a.yaml", "--site", "b.yaml"])
+
+
 def test_help_may_be_asked_for_twice() -> None:
     one = parser()
     assert one.format_help() == one.format_help()

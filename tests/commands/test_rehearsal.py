@@ -41,6 +41,19 @@ def test_a_site_that_merges_sends_one_sum_and_ranks_read_one_model() -> None:
     assert "23 to 24 examples a client" in text
 
 
+def test_what_goes_down_after_the_first_round_is_said() -> None:
+    """A difference of 650 halves is 1,472 bytes with its header, a model 2,752; 20 of each."""
+    experiment = Experiment.model_validate(
+        {"dataset": "digits", "model": "softmax", "partition": "iid", "downlink_codec": "fp16"}
+    )
+    federation = load_federation("local")
+    text = shown(federation, experiment)
+    assert "downlink codec fp16" in text
+    assert "a round    0.029 MB down to clients (0.055 MB where they lack the model before), 0.055 MB" in text
+    inline = load_federation("local", {"sites[0].transport": {"kind": "inline"}})
+    assert "a round    0.055 MB down to clients, 0.055 MB up from them" in shown(inline, experiment)
+
+
 def test_data_that_is_missing_is_said_not_fetched(tmp_path: Path) -> None:
     experiment = Experiment(model=Softmax(), data_dir=str(tmp_path))
     assert f"no cifar10 in {tmp_path}: the run would download it there" in shown(

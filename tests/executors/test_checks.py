@@ -1,4 +1,4 @@
-"""What can be told of this machine, and of addresses and folders, before anything starts."""
+"""What can be told of this machine, and of folders, before anything starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from parslfl_executors import checks, local_checks
-from parslfl_executors.checks import call_back, shared_folder
+from parslfl_executors.checks import Folder, Needs, on_nodes, shared_folder
 from parslfl_executors.local import Local
 from parslfl_executors.preflight import preflight
 
@@ -46,33 +46,43 @@ def test_accelerators_that_are_not_here(tmp_path: Path, monkeypatch: pytest.Monk
     assert verdicts(Local(accelerators=3), tmp_path)["accelerators"] == "unknown"
 
 
-ADDRESSES = [
-    (None, ["10.0.0.1", "127.0.0.1"], ["10.0.0.9"], "ok", "10.0.0.1"),
-    (None, ["127.0.0.1"], ["10.0.0.9"], "failed", "no address but the loopback's"),
-    (None, ["127.0.0.1"], ["127.0.0.1"], "ok", "127.0.0.1"),
-    ("10.0.0.1", ["10.0.0.1"], ["10.0.0.9"], "ok", "10.0.0.1"),
-    ("127.0.0.1", ["10.0.0.1", "127.0.0.1"], ["10.0.0.9"], "failed", "only for itself"),
-    ("127.0.0.1", ["127.0.0.1"], ["127.0.0.1"], "ok", "127.0.0.1"),
-    ("127.0.0.1", ["127.0.0.1"], [], "unknown", "only what runs on this machine"),
-    ("10.0.0.2", ["10.0.0.1"], ["10.0.0.9"], "failed", "is no address of this machine"),
-    ("login1", ["10.0.0.1"], ["10.0.0.9"], "failed", "login1 is no address of this machine"),
-]
-
-
-@pytest.mark.parametrize(("address", "own", "peers", "verdict", "detail"), ADDRESSES)
-def test_where_workers_call(
-    address: str | None, own: list[str], peers: list[str], verdict: str, detail: str
-) -> None:
-    found = call_back(address, own, peers)
-    assert (found.verdict, detail in found.detail) == (verdict, True)
-    assert bool(found.cure) == (verdict == "failed")
-
-
 def test_a_folder_tells_by_its_file_system_whether_it_is_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert shared_folder("run directory", tmp_path / "new").verdict == "unknown"
-    monkeypatch.setattr(checks, "_file_system", lambda _: "nfs4")
+    monkeypatch.setattr(checks, "file_system", lambda _: "nfs4")
     assert shared_folder("run directory", tmp_path / "new").verdict == "ok"
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert shared_folder("run directory", tmp_path / "new").cure
+
+
+def test_a_folder_on_the_machine_that_all_nodes_are_on(tmp_path: Path) -> None:
+    assert shared_folder("run directory", tmp_path / "new", near=True).verdict == "ok"
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_folder_for_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
+    folder = Folder("data folder", str(tmp_path), "sites.hpc.data", written)
+    here = on_nodes(folder, near=False)
+    assert (here.verdict, "only this machine may have" in here.detail) == ("unknown", True)
+    assert on_nodes(folder, near=True).verdict == "ok"
+    monkeypatch.setattr(checks, "file_system", lambda _: "lustre")
+    assert on_nodes(folder, near=False).detail == f"{tmp_path} is on lustre, which machines share"
+
+
+def test_a_folder_that_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    gone = on_nodes(Folder("data folder", "$SCRATCH/none", "sites.hpc.data"), near=False)
+    assert (gone.verdict, gone.cure) == ("unknown", "set sites.hpc.data to a folder that the nodes have")
+    assert gone.detail.startswith(f"{tmp_path}/none is not seen from here")
+    assert on_nodes(Folder("data folder", "$SCRATCH/none", "sites.hpc.data"), near=True).verdict == "failed"
+    (tmp_path / "file").touch()
+    assert on_nodes(Folder("data folder", str(tmp_path / "file"), "x"), near=True).verdict == "failed"
+    new = Folder("state", str(tmp_path / "new"), "sites.hpc.state", written=True)
+    assert on_nodes(new, near=True).verdict == "ok"
+
+
+def test_a_state_folder_here(tmp_path: Path) -> None:
+    needs = Needs((Folder("state", str(tmp_path / "new"), "sites.here.state", written=True),))
+    found = {check.name: check for check in preflight(Local(workers=1), "here", tmp_path, needs)}
+    assert (found["state"].verdict, str(tmp_path) in found["state"].detail) == ("ok", True)

@@ -17,12 +17,12 @@ from holding import Holding, let_go
 from kube_bed import Bed
 from looking import guarded_by, task_seeds, wait_until
 
-from parslfl import journal
 from parslfl.cli import main
 from parslfl.experiment import Experiment
 from parslfl.messages import Client
 from parslfl.orchestrator import rounds
 from parslfl.reports import Event, Incident, RoundReport, RoundStarted
+from parslfl.rundir import journal
 from parslfl.sites import Federation, Site, load_federation
 from parslfl_executors.local import Local
 from parslfl_executors.slurm_queue import ask, cancel

@@ -11,8 +11,8 @@ import pytest
 from kube_bed import IMPORTS, Bed
 from looking import guarded_by, wait_until
 
-from parslfl import checkpoints
 from parslfl.experiment import Experiment
+from parslfl.folding import checkpoints
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site, load_federation
 from parslfl_executors.local import Local

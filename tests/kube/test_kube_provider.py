@@ -276,6 +276,7 @@ def test_the_role_allows_what_is_called_and_no_more(
     job = provider.submit("false", 1, "b-0")
     until(provider, job, JobState.TIMEOUT)
     provider.close()
+    provider.cluster.claim("shared")  # as doctor does
     _, role, _ = yaml.safe_load_all((repository / "executors/kubernetes/rbac.yaml").read_text())
     allowed = {(verb, kind) for rule in role["rules"] for verb in rule["verbs"] for kind in rule["resources"]}
     assert {right(*call[:2]) for call in kube.calls} == allowed

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from mischief import Mischief
 from parslfl.channels import File, Inline
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
+from parslfl.graph import submit
+from parslfl.launch import kernel
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site
+from parslfl_executors.htex import NoWorkersError
 from parslfl_executors.kube_pod import marks
 
 Make = Callable[..., Federation]
@@ -116,6 +120,24 @@ def test_a_cluster_that_is_full_gives_its_reason(bed: Bed, federation: Make, tmp
     full = federation(pending_timeout=2)
     with pytest.raises((QuorumError, RunError), match="Unschedulable: 0/1 nodes are available"):
         list(rounds(full, experiment(), tmp_path / "run"))
+
+
+def test_pods_that_were_asked_for_one_after_the_other_are_given_up_together(
+    bed: Bed, federation: Make, tmp_path: Path
+) -> None:
+    """Else each would be replaced while the next one still pends, for ever. No task is tried again."""
+    kube = bed.levers()
+    kube.hold = True
+    full = federation(pending_timeout=6, max_blocks=2)
+    with kernel(full.sites, "driver", tmp_path / "run/parsl") as running:
+        first = submit(running, "cloud", time.sleep, 0)
+        time.sleep(3)
+        second = submit(running, "cloud", time.sleep, 0)
+        for task in (first, second):
+            with pytest.raises(NoWorkersError, match="Unschedulable: 0/1 nodes are available"):
+                task.result(60)
+        assert len(running.executors["cloud"].provider.resources) == 2
+        assert wait_until(lambda: not kube.pods, 20)
 
 
 #: A driver that hangs with a pod at work; its arguments: the federation, and the run's logs.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 from torch import nn
 
 from parslfl import submodel
+from parslfl.models import _shrink
 from parslfl.models._shrink import shrink
 from parslfl.models.cnn import Cnn
 from parslfl.models.resnet import ResNet18
@@ -39,6 +44,23 @@ def test_half_the_units_are_a_quarter_of_the_weights(model: Cnn | ResNet18) -> N
 def test_the_units_are_drawn_from_the_seed() -> None:
     one, again, other = (lists(shrink(Cnn(), SHAPE, 10, 0.5, seed)[1]) for seed in (1, 1, 2))
     assert one == again != other
+
+
+#: (model, share kept, seed) -> which units were kept when networks were still cut at full size.
+RECORDED = {
+    (Cnn(), 0.5, 0): "6b475a710eb20744",
+    (Cnn(), 0.75, 1): "3cd4a29932fd343b",
+    (ResNet18(), 0.5, 0): "b59204742ea70d0e",
+    (ResNet18(), 0.75, 1): "9de16a5385eb96fb",
+}
+
+
+@pytest.mark.parametrize(("asked", "digest"), RECORDED.items())
+def test_the_same_units_as_ever(asked: tuple[Cnn | ResNet18, float, int], digest: str) -> None:
+    model, keep, seed = asked
+    kept = lists(shrink(model, SHAPE, 10, keep, seed)[1])
+    found = hashlib.blake2b("".join(json.dumps([*item]) for item in kept.items()).encode(), digest_size=8)
+    assert found.hexdigest() == digest
 
 
 def test_each_group_of_a_norm_keeps_as_many() -> None:
@@ -97,3 +119,76 @@ class Flat:
 def test_a_network_without_hidden_layers_is_told() -> None:
     with pytest.raises(ValueError, match="no hidden layer"):
         shrink(Flat(), SHAPE, 10, 0.5, 0)
+
+
+class Fixed(nn.Module):
+    """With a frozen layer and two constants that are in no state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3 * 32 * 32, 64), nn.Linear(64, 10)
+        self.first.requires_grad_(False)
+        self.register_buffer("three", torch.full((1,), 3.0), persistent=False)
+        self.four = torch.full((1,), 4.0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.last(self.first(x.flatten(1)) * self.three * self.four)
+        return made
+
+
+@dataclass(frozen=True)
+class FixedBuilder:
+    def build(self, shape: tuple[int, ...], classes: int) -> nn.Module:
+        return Fixed()
+
+
+@pytest.mark.parametrize("large", [1 << 40, 0])
+def test_what_is_not_trained_stays(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _shrink._outlined.cache_clear()
+    monkeypatch.setattr(_shrink, "_LARGE", large)
+    network, kept = shrink(FixedBuilder(), SHAPE, 10, 0.5, 0)
+    assert isinstance(network, Fixed)
+    _shrink._outlined.cache_clear()
+    assert lists(kept)["first.weight"][1] is None
+    trained = {name: weight.requires_grad for name, weight in network.named_parameters()}
+    assert [name for name, does in trained.items() if does] == ["last.weight", "last.bias"]
+    assert (network.three.tolist(), network.four.tolist()) == ([3.0], [4.0])
+    assert network.first.out_features == 32
+
+
+@pytest.mark.parametrize("model", [Cnn(), ResNet18()])
+def test_the_same_units_wherever_it_is_followed(
+    model: Cnn | ResNet18, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for large in (1 << 40, 0):
+        monkeypatch.setattr(_shrink, "_LARGE", large)
+        _shrink._outlined.cache_clear()
+        found.append(lists(shrink(model, SHAPE, 10, 0.5, 7)[1]))
+        devices = {array.device.type for array in _shrink._outlined(model, SHAPE, 10).parameters()}
+        assert devices == {"meta" if large == 0 else "cpu"}
+    _shrink._outlined.cache_clear()
+    assert found[0] == found[1]
+
+
+WIDE = """
+from pathlib import Path
+from torch import nn
+from parslfl.models._shrink import shrink
+class Wide:
+    def build(self, shape, classes):
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 50_000), nn.ReLU(), nn.Linear(50_000, 10))
+def peak():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+before = peak()
+network, _ = shrink(Wide(), (3, 32, 32), 10, 0.01, 0)
+print(peak() - before, network[1].weight.numel())
+"""
+
+
+def test_a_whole_network_is_never_in_memory() -> None:
+    """Of a network of 588 MiB: a hundredth is left, and the memory of a process does not see the rest."""
+    said = subprocess.run([sys.executable, "-c", WIDE], check=True, capture_output=True, text=True).stdout
+    mebibytes, left = said.split()
+    assert int(left) == 500 * 3 * 32 * 32
+    assert float(mebibytes) < 200

@@ -70,6 +70,14 @@ def test_what_compression_saved_is_told() -> None:
     assert "times fewer" not in shown([replace(row(0), raw_up=4_700_000)])
 
 
+def test_what_differences_saved_is_told() -> None:
+    text = " ".join(shown([replace(row(0), raw_down=500_000_000, raw_up=470_000_000)]).split())
+    assert (
+        "5.0 MB down to clients, 100.0 times fewer than the whole models' 500 MB, "
+        "4.7 MB up from them, 100.0 times fewer than their 470 MB"
+    ) in text
+
+
 def test_only_the_last_rounds() -> None:
     text = shown([row(number) for number in range(30)], last=20)
     assert "the last 20 of 30 rounds" in text

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from mischief import Mischief
 
-from parslfl import closing, graph, journal
+from parslfl import closing, graph
 from parslfl.experiment import Experiment
 from parslfl.messages import TrainTask
 from parslfl.orchestrator import rounds
+from parslfl.rundir import journal
 from parslfl.seeding import derive
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg

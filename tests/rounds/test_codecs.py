@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from parslfl import journal
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Quantity
 from parslfl.experiment import Experiment
 from parslfl.learning import Evidence
 from parslfl.orchestrator import rounds
 from parslfl.reports import RoundReport
+from parslfl.rundir import journal
 from parslfl.seeding import derive
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg

@@ -15,10 +15,10 @@ import pytest
 from looking import guarded_by, task_seeds, wait_until
 from mischief import Mischief
 
-from parslfl import journal
 from parslfl.channels import File, Grpc
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
+from parslfl.rundir import journal
 from parslfl.sites import Federation
 
 Make = Callable[..., Experiment]

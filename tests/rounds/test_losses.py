@@ -13,13 +13,14 @@ import pytest
 from looking import guarded_by, is_interchange, task_seeds, wait_until
 from mischief import Mischief
 
-from parslfl import journal, orchestrator
+from parslfl import orchestrator
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
 from parslfl.learning import Cohort, Evidence
 from parslfl.orchestrator import rounds
 from parslfl.params import Params
 from parslfl.reports import RoundReport
+from parslfl.rundir import journal
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 
@@ -145,7 +146,7 @@ def test_an_interchange_that_is_killed_ends_the_run_instead_of_hanging_it(
     next(running)
     (interchange,) = filter(is_interchange, guarded_by(os.getpid()))
     interchange.kill()
-    with pytest.raises(QuorumError, match="interchange process for here ended"):
+    with pytest.raises(QuorumError, match="here: Parsl's interchange process ended"):
         next(running)
     assert wait_until(lambda: guarded_by(os.getpid()) == [], 30)
 

@@ -13,10 +13,11 @@ import pytest
 from counting import Counting
 from looking import alive, guarded_by, task_seeds, wait_until
 
-from parslfl import checkpoints, journal
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
+from parslfl.folding import checkpoints
 from parslfl.orchestrator import rounds
+from parslfl.rundir import journal
 from parslfl.sites import Federation, Site
 
 WORKERS = Path(__file__).parents[1] / "workers"
@@ -45,7 +46,7 @@ def counted(**changes: object) -> Experiment:
 
 def no_rank_left() -> bool:
     words = (p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"]) if alive(p))
-    return not any("parslfl.mpi" in line for line in words)
+    return not any("parslfl.mpi.ranks" in line for line in words)
 
 
 def test_rounds_on_four_ranks_beside_a_site_of_workers(federation: Federation, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from looking import guarded_by
 
-from parslfl import checkpoints, journal
 from parslfl.errors import ConfigError, DataError, RunError
 from parslfl.experiment import Experiment
+from parslfl.folding import checkpoints
 from parslfl.orchestrator import rounds
 from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted
+from parslfl.rundir import journal
 from parslfl.sites import Federation
 
 Make = Callable[..., Experiment]

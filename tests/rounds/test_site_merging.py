@@ -13,11 +13,11 @@ from looking import guarded_by, task_seeds
 from mischief import Mischief
 from pydantic import ValidationError
 
-from parslfl import journal
 from parslfl.errors import ConfigError, RunError
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.reports import RoundReport
+from parslfl.rundir import journal
 from parslfl.sites import Federation, Site
 from parslfl.strategies.fedavg import FedAvg
 

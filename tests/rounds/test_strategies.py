@@ -15,12 +15,13 @@ import pytest
 from looking import guarded_by, wait_until
 from mischief import Mischief
 
-from parslfl import checkpoints, journal
 from parslfl.errors import ConfigError
 from parslfl.experiment import Experiment
+from parslfl.folding import checkpoints
 from parslfl.keep import ClientStore
 from parslfl.orchestrator import rounds
 from parslfl.reports import RoundReport
+from parslfl.rundir import journal
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local

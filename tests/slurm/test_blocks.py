@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from parsl.jobs.states import JobState, JobStatus
 
+from parslfl.graph import submit
+from parslfl.launch import kernel
+from parslfl.sites import Site
 from parslfl_executors import slurm_queue
+from parslfl_executors.htex import NoWorkersError
+from parslfl_executors.slurm import Slurm
 from parslfl_executors.slurm_blocks import SlurmBlocks
 from parslfl_executors.slurm_queue import Job
 
@@ -16,7 +24,7 @@ Says = Callable[[Job | None], JobStatus]
 
 @pytest.fixture
 def provider() -> SlurmBlocks:
-    made = SlurmBlocks("parslfl:/run/parsl", 10, walltime="00:10:00")
+    made = SlurmBlocks("parslfl:/run/parsl", 10, 60.0, walltime="00:10:00")
     status = JobStatus(JobState.PENDING)
     made.resources["7"] = {"status": status, "job_stdout_path": "", "job_stderr_path": ""}
     made._submitted["7"] = 0.0
@@ -69,3 +77,23 @@ def test_an_unanswered_look_changes_nothing_and_is_told(provider: SlurmBlocks, s
     (trouble,) = provider.troubles()
     assert trouble.why == "squeue did not answer (2 times within 0.0 s; asked again)"
     assert provider.troubles() == ()
+
+
+def test_a_controller_that_is_away_all_the_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What sbatch says then is no refusal, so it is asked again and again: for `pending_timeout`."""
+    for name in ("sbatch", "squeue", "scancel", "sinfo", "sacct"):
+        script = tmp_path / name
+        script.write_text("#!/bin/sh\necho Unable to contact slurm controller >&2\nexit 1\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    executor = Slurm.model_validate({"pending_timeout": 3, "address": "127.0.0.1"})
+    site = Site(name="hpc", clients=1, retries=1, executor=executor)
+    with kernel([site], "driver", tmp_path / "parsl") as running:
+        with pytest.raises(NoWorkersError) as caught:
+            submit(running, "hpc", time.sleep, 0).result(90)
+        assert str(caught.value).endswith(
+            "sbatch: Unable to contact slurm controller: given up, for no job of this site ran for 3 s "
+            "(pending_timeout)"
+        )

@@ -11,23 +11,26 @@ import yaml
 
 from parslfl.cli import main
 from parslfl.sites import Site
-from parslfl_executors.checks import Check
+from parslfl_executors.checks import Call, Check, Folder, Needs
+from parslfl_executors.pool import own_address
 from parslfl_executors.preflight import preflight
 from parslfl_executors.slurm_queue import ask
 
 Sites = Callable[..., Site]
 
 
-def looked(site: Site, tmp_path: Path) -> dict[str, Check]:
-    return {check.name: check for check in preflight(site.executor, site.name, tmp_path / "run/parsl")}
+def looked(site: Site, tmp_path: Path, *folders: Folder) -> dict[str, Check]:
+    found = preflight(site.executor, site.name, tmp_path / "run/parsl", Needs(folders))
+    return {check.name: check for check in found}
 
 
 def test_a_sound_site_passes_and_nothing_is_submitted(site: Sites, tmp_path: Path) -> None:
     found = looked(site(), tmp_path)
     assert {n: c.verdict for n, c in found.items()} == {
         "scheduler": "ok", "nodes": "ok", "job": "ok", "address": "ok",
-        "run directory": "unknown", "Python": "unknown",
+        "run directory": "ok", "Python": "ok",
     }  # fmt: skip
+    assert found["address"].detail == "workers are told to call 127.0.0.1, and are on this machine"
     assert found["nodes"].detail.startswith("4 of 4 nodes in service")
     assert found["job"].detail.startswith("sbatch takes it: would start at 20")
 
@@ -87,6 +90,41 @@ def test_what_sbatch_accepts_but_never_starts(site: Sites, tmp_path: Path, short
     assert "is down" in looked(site(partition=short, walltime="1m"), tmp_path)["partition"].detail
 
 
+@pytest.fixture
+def away(slurm: None) -> Iterator[str]:
+    """A partition of one node that says it is another machine; its address is set apart for examples."""
+    assert not ask(["scontrol", "update", "nodename=node4", "nodeaddr=203.0.113.9"]).code
+    assert not ask(["scontrol", "create", "partitionname=far", "nodes=node4"]).code
+    yield "far"
+    assert not ask(["scontrol", "delete", "partitionname=far"]).code
+    assert not ask(["scontrol", "update", "nodename=node4", "nodeaddr=127.0.0.1"]).code
+
+
+def test_nodes_that_are_other_machines(site: Sites, tmp_path: Path, away: str) -> None:
+    own = own_address()
+    found = looked(site(partition=away), tmp_path, Folder("data folder", str(tmp_path), "sites.hpc.data"))
+    assert found["address"].detail == "127.0.0.1 is this machine only for itself: workers cannot call it"
+    assert found["address"].cure == f"set address: {own}, or leave address out"
+    assert found["data folder"].verdict == found["Python"].verdict == "unknown"
+    calls = (Call("exchange address", "127.0.0.1", "sites.hpc.transport.address"),)
+    there = preflight(
+        site(partition=away, address=None).executor, "hpc", tmp_path / "parsl", Needs(calls=calls)
+    )
+    other = next(check for check in there if check.name == "exchange address")
+    assert (other.verdict, other.cure) == ("failed", f"set sites.hpc.transport.address to {own}")
+    said = looked(site(partition=away, address=None), tmp_path)["address"]
+    assert said.verdict == "ok"
+    assert said.detail.endswith(f"{own}, where the way from here to 203.0.113.9 begins")
+
+
+def test_folders_of_a_single_machine(site: Sites, tmp_path: Path) -> None:
+    there = Folder("data folder", str(tmp_path), "sites.hpc.data")
+    gone = Folder("state", str(tmp_path / "x/y"), "sites.hpc.state", written=True)
+    found = looked(site(), tmp_path, there, gone)
+    assert found["data folder"].detail == f"{tmp_path} is on this machine, which all nodes are on"
+    assert found["state"].verdict == "ok"
+
+
 def test_an_address_that_is_not_ours(site: Sites, tmp_path: Path) -> None:
     found = looked(site(address="203.0.113.7"), tmp_path)["address"]
     assert found.detail == "203.0.113.7 is no address of this machine"
@@ -129,6 +167,18 @@ def test_the_command_probes_and_leaves_nothing(
     for line in told:
         assert line in out
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_data_folder_without_the_data(
+    site: Sites, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file(site(), tmp_path)
+    words = [*WORDS, "--dataset", "cifar10", "--set", f"sites.hpc.data={tmp_path}"]
+    assert main(words) == 1
+    out = capsys.readouterr().out
+    assert f"hpc: data folder: ok: {tmp_path} is on this machine" in out
+    assert f"hpc: data: failed: no cifar10 in {tmp_path} -> copy it there, or set sites.hpc.data" in out
 
 
 def test_a_probe_that_stays_in_the_queue(

@@ -16,7 +16,7 @@ from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.reports import Event, RoundStarted
 from parslfl.sites import Federation, Site
-from parslfl_executors.slurm_queue import ask, cancel, label, read_jobs
+from parslfl_executors.slurm_queue import ask, cancel, label, labelled, read_jobs
 
 Make = Callable[..., Experiment]
 Sites = Callable[..., Site]
@@ -97,6 +97,54 @@ def test_what_sbatch_refuses_is_said_in_its_words(
 ) -> None:
     with pytest.raises(ParslflError, match="Invalid partition name specified"):
         list(rounds(federation(site(partition="nope")), experiment(), tmp_path / "run"))
+
+
+@pytest.fixture
+def full(slurm: None) -> Iterator[str]:
+    """A job that has all of node 4 to itself."""
+    there = ["--nodelist=node4", "--exclusive", "-o", "/dev/null"]
+    told = ask(["sbatch", "--parsable", *there, "--wrap=sleep 600"])
+    assert not told.code, told.err
+    yield told.out.strip()
+    assert cancel([told.out.strip()])
+
+
+def test_a_full_queue_is_given_up_for_one_round_and_asked_again_in_the_next(
+    site: Sites, here: Site, federation: Federate, experiment: Make, tmp_path: Path, full: str
+) -> None:
+    """No deadline: `pending_timeout` ends the wait, once for all tries of a client, and leaves no job."""
+    crowded = site(retries=3, pending_timeout=4, scheduler_options="--nodelist=node4")
+    run, left, asked = tmp_path / "run", [], []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, RoundStarted) and event.plan.round == 1:
+            left.extend(labelled(label(run / "parsl")) or [])
+            said = ask(["squeue", "-h", "-t", "all", "-o", "%i|%T|%r|%S|%L|%l|%N|%k"]).out
+            asked.extend(job.id for job in read_jobs(said) if job.comment == label(run / "parsl"))
+            assert cancel([full])
+
+    wanted = experiment(rounds=2, per_round=8)
+    first, second = rounds(federation(here, crowded), wanted, run, watch=watch)
+    assert {u.client.site for u in first.updates} == {"here"}
+    assert {(f.client.site, f.kind) for f in first.failures} == {("hpc", "lost")}
+    (reason,) = {f.reason for f in first.failures}
+    assert reason.startswith("NoWorkersError: slurm job ")
+    assert reason.endswith(
+        " PENDING (Resources): given up, for no job of this site ran for 4 s (pending_timeout)"
+    )
+    assert left == []
+    assert 2 <= len(asked) <= 4  # to warm up, and to train; a client's four tries would take eight
+    assert (len(second.updates), second.failures) == (8, ())
+
+
+def test_a_held_job_is_given_up_though_nobody_set_a_deadline(
+    site: Sites, here: Site, federation: Federate, experiment: Make, tmp_path: Path
+) -> None:
+    held = site(pending_timeout=3, scheduler_options="--hold")
+    (report,) = rounds(federation(here, held), experiment(rounds=1, per_round=8), tmp_path / "run")
+    assert {u.client.site for u in report.updates} == {"here"}
+    (reason,) = {f.reason for f in report.failures}
+    assert reason.endswith(" PENDING (JobHeldUser): given up after 3 s, for no waiting ends this")
 
 
 def test_a_queue_that_never_starts_is_the_reason_of_the_late(

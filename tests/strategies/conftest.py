@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl import checkpoints
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
-from parslfl.desk import Desk
+from parslfl.folding import checkpoints
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, finish, merge
 from parslfl.learning import LocalWork
-from parslfl.merging import Folding, finish, merge
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
 from parslfl.protocols import Strategy

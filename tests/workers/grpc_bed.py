@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,10 +55,14 @@ def grpc_bed(folder: Path, limit: int = 1 << 24) -> Iterator[Bed]:
 
 
 class Line:
-    """A TCP line to `target`; `cuts` says after how many bytes each connection in turn breaks."""
+    """A TCP line to `target`; `cuts` says after how many bytes each connection in turn breaks.
 
-    def __init__(self, target: int, cuts: list[int]) -> None:
-        self._target, self._cuts = target, cuts
+    `rate`: bytes/s that all connections together take to the target; None: no limit.
+    """
+
+    def __init__(self, target: int, cuts: list[int], rate: float | None = None) -> None:
+        self._target, self._cuts, self._rate = target, cuts, rate
+        self._turn = threading.Lock()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
         self.broken = 0
@@ -79,7 +84,11 @@ class Line:
             while True:
                 near, _ = self._listening.accept()
                 self._ends.append(near)
-                far = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except ConnectionRefusedError:  # its run is over; the next one will listen there
+                    _cut(near)
+                    continue
                 self._ends.append(far)
                 left = [self._cuts.pop(0) if self._cuts else 1 << 40]
                 for here, there in ((near, far), (far, near)):
@@ -93,6 +102,9 @@ class Line:
                 if left[0] < 0:
                     self.broken += left[0] + len(data) >= 0  # the first to notice
                     break
+                if self._rate and there.getpeername()[1] == self._target:
+                    with self._turn:
+                        time.sleep(len(data) / self._rate)
                 there.sendall(data)
         _cut(here)
         _cut(there)

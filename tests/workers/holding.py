@@ -1,4 +1,4 @@
-"""A model that holds chosen tasks until it is let go; workers import it from here.
+"""A model, and a task, that hold until they are let go; workers import them from here.
 
 Does not know: which client it trains, only the seed of its task.
 """
@@ -41,3 +41,9 @@ class Holding:
 def let_go(mark: Path) -> Path:
     """The file that ends the waiting of the task that left `mark`."""
     return mark.with_suffix(".go")
+
+
+def stay(path: str) -> None:
+    """A task that ends once the file `path` is there."""
+    while not Path(path).exists():
+        time.sleep(0.05)

@@ -27,6 +27,10 @@ ROOT = Path(__file__).parents[3]
 IMPORTS = os.pathsep.join(map(str, (ROOT, ROOT / "executors", ROOT / "tests/workers")))
 
 
+#: Of every pod of the loopback cluster, which ignores it; no registry is there, and none outside is asked.
+IMAGE = "localhost:9/parslfl:test"
+
+
 @dataclass(frozen=True)
 class Bed:
     """Where tests find a cluster.
@@ -67,7 +71,7 @@ def loopback(folder: Path, isolated: bool | None = None) -> Iterator[Bed]:
         shared = folder / "claims/shared"
         shared.mkdir(parents=True)
         fields = {
-            "kubeconfig": str(config), "image": "parslfl:test", "address": "127.0.0.1", "cores": 1,
+            "kubeconfig": str(config), "image": IMAGE, "address": "127.0.0.1", "cores": 1,
             "memory": "1Gi", "worker_init": python, "poll": 0.5, "volumes": {"shared": str(shared)},
         }  # fmt: skip
         yield Bed(fields, shared, kube)

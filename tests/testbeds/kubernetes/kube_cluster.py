@@ -70,6 +70,8 @@ class Cluster:
     nodes: dict[str, dict[str, str]] = field(
         default_factory=lambda: {"node-1": {"cpu": "8", "memory": "16Gi"}}
     )
+    at: str = "127.0.0.1"  # where nodes say that they are
+    architecture: str = "amd64"
     namespaces: frozenset[str] = frozenset({"default"})
     accounts: frozenset[str] = frozenset({"default"})
     quota: int | None = None  # most pods of a namespace
@@ -77,6 +79,7 @@ class Cluster:
     denied: frozenset[tuple[str, str]] = frozenset()  # (verb, resource) that RBAC forbids
     pods: dict[Key, Json] = field(default_factory=dict)
     secrets: dict[Key, Json] = field(default_factory=dict)
+    claims: dict[str, Json] = field(default_factory=lambda: {"shared": bound("ReadWriteMany")})
     running: dict[Key, Running] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, str, int]] = field(default_factory=list)
@@ -117,12 +120,25 @@ class Cluster:
 
     def listed(self) -> list[Json]:
         """Every node, as `list_node` shows it."""
-        ready = [{"type": "Ready", "status": "True"}]
+        about = {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "addresses": [
+                {"type": "Hostname", "address": "node"},
+                {"type": "InternalIP", "address": self.at},
+            ],
+            "nodeInfo": {"operatingSystem": "linux", "architecture": self.architecture},
+        }
         cordon = {"unschedulable": True} if self.hold else {}
         return [
-            {"metadata": {"name": name}, "spec": cordon, "status": {"allocatable": room, "conditions": ready}}
+            {"metadata": {"name": name}, "spec": cordon, "status": {**about, "allocatable": room}}
             for name, room in self.nodes.items()
         ]
+
+    def claim(self, name: str) -> Json:
+        """A claim for a volume: pods get theirs in any case."""
+        if name not in self.claims:
+            raise Refusal(404, f'persistentvolumeclaims "{name}" not found')
+        return self.claims[name]
 
     def _admit(self, namespace: str, pod: Json) -> None:
         if namespace not in self.namespaces:
@@ -192,6 +208,8 @@ class Cluster:
         with self.lock:
             self.faults.clear()
             self.hold, self.quota, self.denied = False, None, frozenset()
+            self.at, self.architecture = "127.0.0.1", "amd64"
+            self.claims = {"shared": bound("ReadWriteMany")}
 
     def names(self) -> list[str]:
         """Pods that are not on their way out."""
@@ -341,6 +359,16 @@ class Cluster:
 
     def _home(self, key: Key) -> Path:
         return self.folder.joinpath("pods", *key)
+
+
+def bound(*modes: str, phase: str = "Bound") -> Json:
+    """A claim, as the API shows it."""
+    status = {"phase": phase, "accessModes": list(modes), "capacity": {"storage": "1Gi"}}
+    return {
+        "kind": "PersistentVolumeClaim",
+        "apiVersion": "v1",
+        "status": status if modes else {"phase": phase},
+    }
 
 
 def now() -> str:

@@ -27,6 +27,7 @@ from kube_rules import Json, Refusal
 _PODS = re.compile(r"/api/v1/namespaces/([^/]+)/pods(?:/([^/]+)(?:/(log|eviction))?)?")
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _VERBS = {"POST": "create", "DELETE": "delete"}
+_CLAIMS = re.compile(r"/api/v1/namespaces/([^/]+)/persistentvolumeclaims/([^/]+)")
 _SECRETS = re.compile(r"/api/v1/namespaces/([^/]+)/secrets(?:/([^/]+))?")
 
 
@@ -89,6 +90,8 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._secret((found[1], found[2] or ""), body)
             if found := _PODS.fullmatch(parts.path):
                 return self._pod(found[1], found[2] or "", found[3] or "", query, body)
+            if (found := _CLAIMS.fullmatch(parts.path)) and self.command == "GET":
+                return 200, self.server.cluster.claim(found[2])
             if parts.path == "/api/v1/nodes":
                 return 200, {"kind": "NodeList", "apiVersion": "v1", "items": self.server.cluster.listed()}
             if (self.command, parts.path) == ("POST", _REVIEWS):

@@ -2,7 +2,7 @@
 
 `PYTHONPATH=tests/workers python tests/testbeds/slurm/notice.py`, on a test bed that is up and idle, prints
 for each loss the seconds until the site knows the cause, and until the task that was hit (without a retry)
-ends; last, how long the jobs of a killed driver live.
+ends; last, how long the jobs of a killed driver live. Names of losses behind it: only those.
 
 Does not know: what is done about a loss.
 """
@@ -27,7 +27,7 @@ from looking import wait_until
 
 from parslfl.closing import lost
 from parslfl.graph import submit
-from parslfl.launch import kernel, waiting
+from parslfl.launch import kernel
 from parslfl_executors import slurm_queue
 from parslfl_executors.slurm import Slurm
 
@@ -68,6 +68,8 @@ LEVERS: dict[str, Callable[[str], object]] = {
 }
 #: Blocks that never serve.
 STILLBORN: dict[str, dict[str, Any]] = {
+    "held": {"scheduler_options": "--hold", "pending_timeout": 15},
+    "queued": {"scheduler_options": "--begin=now+1hour", "pending_timeout": 15},
     "refused": {"partition": "nope"},
     "init-fails": {"worker_init": "echo no conda here >&2; exit 7"},
 }
@@ -102,31 +104,28 @@ def say(name: str, cause: float | None, task: float | None, words: str) -> None:
     print(f"{name:10} known {'   task '.join(numbers)}   {words}", flush=True)  # noqa: T201
 
 
-def measure(folder: Path) -> None:
+def measure(folder: Path, wanted: set[str]) -> None:
     told: dict[str, float] = {}
     ended: dict[str, float] = {}
     nodes = {"node-down": "node4"}
-    places = [place(n, scheduler_options=f"--nodelist={nodes.get(n, 'node1')}") for n in LEVERS]
-    places += [place(name, **wrong) for name, wrong in STILLBORN.items()]
-    places.append(place("held", scheduler_options="--hold"))
+    levers = {name: lever for name, lever in LEVERS.items() if name in wanted}
+    stillborn = {name: wrong for name, wrong in STILLBORN.items() if name in wanted}
+    places = [place(n, scheduler_options=f"--nodelist={nodes.get(n, 'node1')}") for n in levers]
+    places += [place(name, **wrong) for name, wrong in stillborn.items()]
     with kernel(places, "driver", folder / "run/parsl") as running:
-        for name in LEVERS:
+        for name in levers:
             submit(running, name, time.sleep, 0).result(60)  # its block is there
-        tasks = {name: submit(running, name, time.sleep, 600) for name in LEVERS}
+        tasks = {name: submit(running, name, time.sleep, 600) for name in levers}
         time.sleep(2)
-        for name, lever in LEVERS.items():
+        for name, lever in levers.items():
             executor: Any = running.executors[name]
             (job,) = executor.provider.resources
             lever(job)
             since = watch(name, tasks[name], ended)
             threading.Thread(target=known, args=(executor, job, since, told), daemon=True).start()
-        for name in STILLBORN:
+        for name in stillborn:
             tasks[name] = submit(running, name, time.sleep, 600)
             watch(name, tasks[name], ended)
-        submit(running, "held", time.sleep, 600)
-        began = time.monotonic()
-        wait_until(lambda: "JobHeldUser" in waiting(running, "held"), 60)
-        say("held", time.monotonic() - began, None, waiting(running, "held"))
         for name, task in tasks.items():
             error = task.exception(150)
             say(name, told.get(name, ended[name]), ended[name], lost(error) if error else "nothing")
@@ -164,5 +163,8 @@ def killed(folder: Path) -> None:
 
 if __name__ == "__main__":
     home = Path(tempfile.mkdtemp())
-    measure(home)
-    killed(home)
+    chosen = set(sys.argv[1:]) or {*LEVERS, *STILLBORN, "killed"}
+    if chosen - {"killed"}:
+        measure(home, chosen)
+    if "killed" in chosen:
+        killed(home)

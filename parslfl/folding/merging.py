@@ -1,0 +1,262 @@
+"""From a round's updates to the next global model, on the driver: `merge` apps and one `finish`.
+
+Updates are folded in cohort order into a few running sums ("lanes"), each a chain of merges, so
+memory does not grow with the number of clients and the result has the same bits in whatever
+order updates arrive. The sums stay on the `Desk`; only small `Merged` notes go through Parsl, which
+keeps every result until Python's cycle collector runs. A strategy that needs all updates at once gets
+them mapped, at the end: they stay in their files until then.
+
+Does not know: Parsl, or which workers made the updates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from parslfl.codecs.pieces import add_all, private
+from parslfl.downlink import Outgoing, Taken, take
+from parslfl.errors import PayloadError, QuorumError
+from parslfl.folding.checkpoints import mapped, write
+from parslfl.folding.desk import Desk
+from parslfl.folding.parts import kept_of
+from parslfl.folding.receiving import came, discard, open_update, read_update
+from parslfl.folding.weighing import scales_of, worth
+from parslfl.learning import Cohort, Evidence, LocalWork
+from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
+from parslfl.params import Params, nbytes, require_like, squared_norm, trained
+from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport, needs_all
+from parslfl.stack import Stack
+
+#: Updates that are added together: the sum is then read and written once for so many.
+_TOGETHER = 4
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a lane holds so far; `evidence` has one for each of `updates`, `partials` tell of sites' sums."""
+
+    weight: float = 0.0
+    updates: tuple[Update, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    partials: tuple[SitePartial, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished round: accepted updates, failures, checksums of the new model and state ("" if
+    there is none), seconds from the round's start until the model was on disk, and with a downlink codec
+    checksums of the difference and of what it left out."""
+
+    updates: tuple[Update, ...]
+    failures: tuple[Failure, ...]
+    model: str
+    state: str
+    seconds: float
+    partials: tuple[SitePartial, ...] = ()
+    difference: str = ""
+    residual: str = ""
+
+
+@dataclass(frozen=True)
+class Folding:
+    """How a round's updates are merged; `started` is in `time.monotonic()`'s terms.
+
+    `works`: what each client was asked to do. `clients`: how many the federation has. `spill`: folder
+    for updates that are held and not mapped already; None leaves them in memory. `downlink`: how the
+    round's step is written, where it goes out as a difference.
+    Holds no arrays: Parsl keeps a task's arguments alive long after it is done.
+    """
+
+    strategy: Strategy
+    codecs: Mapping[Client, Codec]
+    transports: Mapping[str, Transport]
+    desk: Desk
+    started: float
+    works: Mapping[Client, LocalWork]
+    clients: int
+    spill: Path | None = None
+    downlink: Outgoing | None = None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether any client was asked for a part of the model only."""
+        return any(work.keep < 1 for work in self.works.values())
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales."""
+
+    update: Update
+    delta: Delta
+    weights: tuple[float, ...]
+
+
+def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
+    """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
+    if before is None and not needs_all(folding.strategy):
+        folding.desk.clear(lane)
+    note, waiting = before or Merged(), list[_Waiting]()
+    for outcome in outcomes:
+        note = _fold(folding, lane, note, outcome, waiting)
+        if len(waiting) == _TOGETHER or _heavy(waiting, folding.desk.like):
+            _add(folding, lane, waiting)
+    _add(folding, lane, waiting)
+    return note
+
+
+def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome, waiting: list[_Waiting]) -> Merged:
+    if isinstance(outcome, Failure):
+        return replace(note, failures=(*note.failures, outcome))
+    transport = folding.transports[outcome.client.site]
+    try:
+        evidence, weight = _take(folding, lane, outcome, transport, waiting)
+    except PayloadError as error:
+        refused = Failure(outcome.client, outcome.round, "refused", str(error), "", came(outcome, transport))
+        return replace(note, failures=(*note.failures, refused))
+    finally:
+        if outcome.client not in folding.desk.held and not any(one.update is outcome for one in waiting):
+            discard(outcome, transport)
+    folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum soon
+    updates, seen = (*note.updates, folded), (*note.evidence, evidence)
+    return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
+
+
+def _take(
+    folding: Folding, lane: int, update: Update, transport: Transport, waiting: list[_Waiting]
+) -> tuple[Evidence, float]:
+    """Let the update wait, or hold it where the strategy needs all; what is known of it, and its weight.
+
+    Raises:
+        PayloadError: it cannot be used; nothing has been done with it then.
+    """
+    client, desk, strategy = update.client, folding.desk, folding.strategy
+    if needs_all(strategy):
+        whole, norm = read_update(update, transport, folding.codecs[client], desk.like)
+        evidence, weight = worth(update, folding.works[client], norm, folding.strategy)
+        if weight:
+            place = folding.spill and folding.spill / f"held-{client.index:05d}"
+            desk.held[client] = mapped(whole, place)
+        return evidence, weight
+    delta, norm = open_update(update, transport, folding.codecs[client], desk.like)
+    evidence, weight = worth(update, folding.works[client], norm, strategy)
+    kept = kept_of(delta)
+    if kept and folding.works[client].keep == 1:
+        raise PayloadError("is of a part of the model, though the whole was asked for")
+    weights = tuple(weight * scale for scale in scales_of(evidence, strategy))
+    if folding.in_parts:
+        desk.count(lane, kept, weight)
+    waiting.append(_Waiting(update, delta, weights))
+    return evidence, weight
+
+
+def _heavy(waiting: Sequence[_Waiting], like: Params) -> bool:
+    """Whether those that wait hold memory that counts: mapped files do not."""
+    return sum(private(one.delta) for one in waiting) > nbytes(like) / 8
+
+
+def _add(folding: Folding, lane: int, waiting: list[_Waiting]) -> None:
+    """Add all that wait to the lane's sums, in order, and forget them and their files."""
+    for number in range(len(waiting[0].weights) if waiting else 0):
+        terms = [(one.delta, one.weights[number]) for one in waiting]
+        add_all(folding.desk.sums(lane, number), terms)
+    for update in [one.update for one in waiting]:
+        discard(update, folding.transports[update.client.site])
+    waiting.clear()
+
+
+def finish(
+    folding: Folding, plan: RoundPlan, model_path: Path, state_path: Path, spare: Path | None, *lanes: Merged
+) -> Finished:
+    """Make the next global model and write it, with the strategy's state, to the given paths.
+
+    `spare`: the model before the one that this round started from, which is written over.
+
+    Raises:
+        QuorumError: fewer updates were accepted than the plan's quorum.
+    """
+    accepted = sorted(
+        ((u, e) for lane in lanes for u, e in zip(lane.updates, lane.evidence, strict=True)),
+        key=lambda pair: pair[0].client,
+    )
+    updates = tuple(update for update, _ in accepted)
+    failures = tuple(sorted((f for lane in lanes for f in lane.failures), key=lambda f: f.client))
+    weight = sum(lane.weight for lane in lanes)
+    if len(updates) < plan.quorum:
+        raise QuorumError(_too_few(plan, updates, failures))
+    if not weight > 0:
+        raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
+    if needs_all(folding.strategy):
+        mean, cohort = _combined(folding, folding.strategy, accepted)
+    else:
+        width = len(scales_of(accepted[0][1], folding.strategy))
+        mean, *extra = (folding.desk.mean(len(lanes), n, weight) for n in range(width))
+        cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
+    new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
+    taken = _taken(folding, params)
+    model = write(model_path, taken.model, spare)
+    kept = write(state_path, new_state) if new_state else ""
+    partials = tuple(partial for lane in lanes for partial in lane.partials)
+    seconds = time.monotonic() - folding.started
+    return Finished(updates, failures, model, kept, seconds, partials, taken.difference, taken.residual)
+
+
+def _taken(folding: Folding, params: Params) -> Taken:
+    """The step to `params`, as the strategy wants it or as a downlink codec writes it.
+
+    Raises:
+        RunError: it cannot be written.
+        ValueError: it leads nowhere.
+    """
+    who, desk = f"{type(folding.strategy).__name__}.step", folding.desk
+    require_like(params, desk.like, who)
+    _require_finite(params, who)
+    if folding.downlink is None:
+        return Taken(params)
+    taken = take(folding.downlink, desk.like, params, desk.residual)
+    _require_finite(taken.model, "the downlink codec")
+    return taken
+
+
+def _require_finite(params: Params, who: str) -> None:
+    if not math.isfinite(squared_norm(trained(params))):
+        raise ValueError(f"{who} made a model with NaN or Inf in it")
+
+
+def _combined(
+    folding: Folding, strategy: NeedsAll, accepted: Sequence[tuple[Update, Evidence]]
+) -> tuple[Params, Cohort]:
+    """What the strategy makes of all updates, in cohort order; these are forgotten then."""
+    desk = folding.desk
+    voting = [(update, evidence) for update, evidence in accepted if update.client in desk.held]
+    cohort = Cohort(tuple(evidence for _, evidence in voting), folding.clients)
+    stack = Stack(tuple(desk.held[update.client] for update, _ in voting))
+    desk.clear(0)
+    mean = dict(desk.lanes[0])
+    strategy.combine(stack, cohort, mean)
+    del stack
+    desk.held.clear()  # before their files may be written over
+    for update, _ in voting:
+        discard(update, folding.transports[update.client.site])
+    return mean, cohort
+
+
+def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Failure]) -> str:
+    causes: dict[str, list[str]] = {}
+    for failure in failures:
+        causes.setdefault(f"{failure.kind}: {failure.reason}", []).append(str(failure.client))
+    ranked = sorted(causes.items(), key=lambda item: -len(item[1]))
+    lines = [
+        f"  {len(who)} x {cause} ({', '.join(who[:3])}{', ...' if len(who) > 3 else ''})"
+        for cause, who in ranked[:5]
+    ]
+    head = (
+        f"round {plan.round + 1}: {len(updates)} of {len(plan.cohort)} clients delivered, "
+        f"the quorum is {plan.quorum}. Mend the cause and resume, or lower --quorum:"
+    )
+    return "\n".join([head, *lines])

@@ -1,0 +1,77 @@
+"""What an update is worth: the evidence for it, its weight and scales, each checked.
+
+Does not know: parameters, or what becomes of an update.
+"""
+
+from __future__ import annotations
+
+import math
+
+from parslfl.errors import PayloadError
+from parslfl.learning import Evidence, LocalWork
+from parslfl.messages import Update
+from parslfl.protocols import Strategy, is_scaled
+
+#: Beyond these no honest update lies, and the sum of a million within them is still finite.
+MAX_WEIGHT, MAX_STEPS = 1e12, 1_000_000_000
+
+
+def worth(update: Update, work: LocalWork, norm: float, strategy: Strategy) -> tuple[Evidence, float]:
+    """What is known of an update that has `norm`, and its weight.
+
+    Raises:
+        PayloadError: what it claims is impossible or incomplete.
+    """
+    evidence = weigh(update, work, norm)
+    return evidence, weight_of(evidence, strategy)
+
+
+def weigh(update: Update, work: LocalWork, norm: float) -> Evidence:
+    """What is known of an update, once it is found possible and complete.
+
+    Raises:
+        PayloadError: it is not.
+    """
+    if update.samples < 0 or not 0 <= update.steps <= MAX_STEPS:
+        raise PayloadError(f"claims {update.samples} samples in {update.steps} steps")
+    measured = {
+        "the loss at the global model": (work.start_loss, update.start_loss),
+        "the variance of its gradients": (work.variance, update.variance),
+    }
+    for what, (wanted, value) in measured.items():
+        if wanted and (value is None or not 0 <= value < math.inf):
+            raise PayloadError(f"brings {value} as {what}; its model must measure that")
+    return Evidence(
+        samples=update.samples,
+        steps=update.steps,
+        work=work,
+        norm=norm,
+        first_loss=update.first_loss,
+        loss=update.loss,
+        start_loss=update.start_loss if work.start_loss else None,
+        variance=update.variance if work.variance else None,
+    )
+
+
+def weight_of(evidence: Evidence, strategy: Strategy) -> float:
+    """How much the update counts.
+
+    Raises:
+        PayloadError: the strategy's answer is no possible weight; what the update claims is to blame.
+    """
+    weight = strategy.weight(evidence)
+    if not 0 <= weight <= MAX_WEIGHT:
+        raise PayloadError(f"has the impossible weight {weight}")
+    return weight
+
+
+def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
+    """What the update is multiplied by, beside its weight: once for each mean that the strategy wants.
+
+    Raises:
+        PayloadError: as in `weight_of`.
+    """
+    scales = strategy.scales(evidence) if is_scaled(strategy) else (1.0,)
+    if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
+        raise PayloadError(f"has the impossible scales {scales}")
+    return scales

@@ -1,0 +1,365 @@
+"""Merging, on three-element parameters worked by hand, with hostile updates among them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parslfl.codecs import wire
+from parslfl.codecs.chain import Chain
+from parslfl.codecs.quantize import Quantize
+from parslfl.codecs.raw import Raw
+from parslfl.codecs.topk import TopK
+from parslfl.codecs.zstd import Zstd
+from parslfl.downlink import Outgoing
+from parslfl.errors import QuorumError
+from parslfl.folding import checkpoints
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Finished, Folding, Merged, finish, merge
+from parslfl.learning import Cohort, Evidence, LocalWork
+from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
+from parslfl.params import Params
+from parslfl.protocols import Codec, Strategy
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.qfedavg import QFedAvg
+from parslfl.strategies.robust import GeometricMedian, Krum, Median, TrimmedMean
+from parslfl.strategies.scaffold import Scaffold
+from parslfl.transport.file import File
+from parslfl.transport.inline import Inline
+
+MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
+CLIENTS = [Client(i, "here") for i in range(6)]
+
+
+def folding(clients: list[Client] = CLIENTS, strategy: Strategy = FedAvg()) -> Folding:  # noqa: B008 - frozen
+    return Folding(
+        strategy,
+        dict.fromkeys(clients, Raw()),
+        {"here": Inline()},
+        Desk(like=MODEL, state=strategy.start(MODEL)),
+        time.monotonic(),
+        works=dict.fromkeys(clients, strategy.local(LocalWork())),
+        clients=len(clients),
+    )
+
+
+def plan(quorum: int = 1) -> RoundPlan:
+    work = LocalWork()
+    return RoundPlan(4, tuple(Assignment(c, work, Raw()) for c in CLIENTS), quorum, len(CLIENTS))
+
+
+def update(client: Client, *delta: float, samples: int = 1, **arrays: np.ndarray) -> Update:
+    packed = wire.pack(arrays or {"w": np.array(delta, np.float32)})
+    ref = Inline().put("", packed.buffers, packed.checksum)
+    return Update(client, 4, ref, samples, 1, 1, 2.0, 1.0, 12)
+
+
+def _random(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(1000, np.float32)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("bad", [None, 0, 2, 3])
+def test_updates_in_files_are_added_together_as_if_one_by_one(
+    tmp_path: Path, number: int, bad: int | None
+) -> None:
+    """A refused one leaves nothing; all files are forgotten."""
+    model: Params = {"w": np.zeros(1000, np.float32), "n": np.array([7])}
+    transport, clients = File(str(tmp_path)), [Client(i, "here") for i in range(number)]
+    job = replace(folding(clients), transports={"here": transport}, desk=Desk(like=model))
+    updates: list[Outcome] = []
+    for client in clients:
+        array = _random(client.index)
+        if client.index == bad:
+            array[500] = np.nan
+        packed = wire.pack({"w": array})
+        ref = transport.put(update_name(4, client), packed.buffers, packed.checksum)
+        updates.append(Update(client, 4, ref, 3 + client.index, 1, 1, 2.0, 1.0, 12))
+    note = merge(job, 0, None, *updates)
+    wanted = np.zeros(1000, np.float32)
+    for client in clients:
+        if client.index != bad:
+            wanted += _random(client.index) * np.float32(3 + client.index)
+    assert job.desk.lanes[0]["w"].tobytes() == wanted.tobytes()
+    assert [u.client.index for u in note.updates] == [i for i in range(number) if i != bad]
+    assert [f.client.index for f in note.failures] == [i for i in range(number) if i == bad]
+    assert not any(transport.has(update_name(4, client)) for client in clients)
+
+
+def failure(client: Client) -> Failure:
+    return Failure(client, 4, "lost", "its worker died")
+
+
+def run(tmp_path: Path, outcomes: list[Outcome], quorum: int = 1, lanes: int = 2) -> tuple[Finished, Params]:
+    job = folding()
+    notes: list[Merged | None] = [None] * lanes
+    for number, outcome in enumerate(outcomes):
+        notes[number % lanes] = merge(job, number % lanes, notes[number % lanes], outcome)
+    used = [note for note in notes if note is not None]
+    done = finish(job, plan(quorum), tmp_path / "model", tmp_path / "state", None, *used)
+    return done, checkpoints.read(tmp_path / "model", done.model)
+
+
+def test_average_is_weighted_by_samples(tmp_path: Path) -> None:
+    done, new = run(
+        tmp_path, [update(CLIENTS[0], 1, 0, 0, samples=3), update(CLIENTS[1], 0, 4, -4, samples=1)]
+    )
+    assert new["w"].tolist() == [1.75, 3.0, 2.0]
+    assert new["n"] == 7
+    assert [u.client.index for u in done.updates] == [0, 1]
+    assert done.state == ""
+
+
+def test_failures_are_left_out_of_the_average(tmp_path: Path) -> None:
+    done, new = run(tmp_path, [failure(CLIENTS[0]), update(CLIENTS[1], 1, 1, 1), failure(CLIENTS[2])])
+    assert new["w"].tolist() == [2.0, 3.0, 4.0]
+    assert [f.client.index for f in done.failures] == [0, 2]
+
+
+def test_one_update_alone_becomes_the_model(tmp_path: Path) -> None:
+    _, new = run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=833)])
+    assert new["w"].tolist() == [2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (update(CLIENTS[1], np.nan, 0, 0), "NaN or Inf"),
+        (update(CLIENTS[1], np.inf, 0, 0), "NaN or Inf"),
+        (update(CLIENTS[1], 1, 1), "array 'w' is float32\\[2\\]"),
+        (update(CLIENTS[1], v=np.zeros(3, np.float32)), "holds the arrays"),
+        (update(CLIENTS[1], w=np.zeros(3, np.float64)), "array 'w' is float64"),
+        (update(CLIENTS[1], 1, 1, 1, samples=-1), "claims -1 samples"),
+        (
+            replace(update(CLIENTS[1], 1, 1, 1), ref=Inline().put("", [b"junk" * 40], "")),
+            "not a parslfl payload",
+        ),
+        (
+            replace(update(CLIENTS[1], 1, 1, 1), ref=replace(update(CLIENTS[1], 1, 1, 1).ref, size=5)),
+            "announced 5",
+        ),
+    ],
+)
+def test_a_bad_update_is_refused_and_disturbs_nothing(tmp_path: Path, bad: Update, why: str) -> None:
+    done, new = run(tmp_path, [update(CLIENTS[0], 1, 1, 1), bad, update(CLIENTS[2], 3, 3, 3)])
+    assert new["w"].tolist() == [3.0, 4.0, 5.0]
+    assert [(f.client.index, f.kind) for f in done.failures] == [(1, "refused")]
+    assert re.search(why, done.failures[0].reason)
+
+
+def encoded(client: Client, codec: Codec, *delta: float, **note: object) -> Update:
+    arrays, told = codec.encode({"w": np.array(delta, np.float32)}, 0)
+    packed = wire.pack(arrays, {**told, **note})
+    ref = Inline().put("", packed.buffers, packed.checksum)
+    return Update(client, 4, ref, 1, 1, 1, 2.0, 1.0, 12)
+
+
+def test_sparse_and_quantised_updates_are_added_where_they_belong(tmp_path: Path) -> None:
+    """1 of 3 numbers, in an int8 of steps of 4/127: two clients, weights 1."""
+    codec = Chain((TopK(1 / 3), Quantize(8, nearest=True), Zstd()))
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, codec))
+    note = merge(job, 0, None, encoded(CLIENTS[0], codec, 0, 4, 1), encoded(CLIENTS[1], codec, -2, 0, 1))
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    new = checkpoints.read(tmp_path / "model", done.model)["w"]
+    np.testing.assert_allclose(new, [0, 4, 3], atol=1e-5)
+    assert [evidence.norm for evidence in note.evidence] == pytest.approx([4, 2], rel=1e-5)
+
+
+def test_a_hostile_sparse_update_adds_nothing() -> None:
+    """Its last place is beyond the model: the places before it must not have been added to."""
+    codec = TopK(1.0)
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, codec))
+    gaps = np.array([0, 0, 5], np.uint8)
+    arrays, told = codec.encode({"w": np.ones(3, np.float32)}, 0)
+    told |= {"shift": 0, "bytes": 1, "kept": 3}
+    packed = wire.pack({**arrays, "places": gaps[:1]}, told)
+    bad = replace(update(CLIENTS[1], 1), ref=Inline().put("", packed.buffers, packed.checksum))
+    note = merge(job, 0, None, encoded(CLIENTS[0], codec, 1, 2, 3), bad)
+    assert job.desk.lanes[0]["w"].tolist() == [1, 2, 3]
+    assert [(f.client.index, f.kind) for f in note.failures] == [(1, "refused")]
+    assert "not 3 increasing numbers below 3" in note.failures[0].reason
+
+
+def test_bytes_of_refused_updates_are_those_that_came() -> None:
+    honest = update(CLIENTS[0], np.nan, 0, 0)
+    lies = replace(honest, client=CLIENTS[1], ref=replace(honest.ref, size=1 << 60))
+    astray = replace(honest, client=CLIENTS[2], ref=replace(honest.ref, path="journal.jsonl"))
+    note = merge(folding(), 0, None, honest, lies, astray)
+    assert [f.bytes_up for f in note.failures] == [len(honest.ref.data), 0, 0]
+
+
+def test_a_reference_out_of_the_shared_folder_is_refused(tmp_path: Path) -> None:
+    shared = replace(folding(), transports={"here": File(str(tmp_path / "shared"))})
+    bad = replace(update(CLIENTS[0], 1, 1, 1), ref=Ref(4, "", path="../model"))
+    (tmp_path / "model").write_bytes(b"1234")
+    note = merge(shared, 0, None, bad)
+    assert [f.kind for f in note.failures] == ["refused"]
+    assert (tmp_path / "model").exists()
+
+
+def test_below_quorum_there_is_no_model_and_every_cause_is_named(tmp_path: Path) -> None:
+    outcomes: list[Outcome] = [update(CLIENTS[0], 1, 1, 1), *map(failure, CLIENTS[1:5])]
+    with pytest.raises(QuorumError) as caught:
+        run(tmp_path, outcomes, quorum=2)
+    text = str(caught.value)
+    assert "round 5: 1 of 6 clients delivered, the quorum is 2" in text
+    assert "4 x lost: its worker died (here/1, here/2, here/3, ...)" in text
+    assert not (tmp_path / "model").exists()
+
+
+def test_updates_without_samples_make_no_model(tmp_path: Path) -> None:
+    with pytest.raises(QuorumError, match="no weight"):
+        run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=0)])
+
+
+@pytest.mark.parametrize(
+    "strategy", [FedAvg(), Scaffold(), TrimmedMean(), Krum(), GeometricMedian()], ids=repr
+)
+def test_the_model_does_not_depend_on_when_lanes_run(tmp_path: Path, strategy: Strategy) -> None:
+    """Lanes are chains; between them any interleaving gives the same bits, of model and state."""
+    rng = np.random.default_rng(0)
+    outcomes = [update(c, *rng.normal(size=3), samples=int(rng.integers(1, 900))) for c in CLIENTS]
+    models = set()
+    for order in itertools.permutations([0, 0, 0, 1, 1, 1]):
+        job, notes, at = folding(strategy=strategy), [None, None], [0, 0]
+        for lane in order:
+            notes[lane] = merge(job, lane, notes[lane], outcomes[2 * at[lane] + lane])  # type: ignore[call-overload]
+            at[lane] += 1
+        done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes)  # type: ignore[arg-type]
+        models.add((done.model, done.state))
+    assert len(models) == 1
+
+
+def test_sums_are_reused_and_cleared_between_rounds(tmp_path: Path) -> None:
+    job = folding()
+    for _ in range(2):
+        note = merge(job, 0, None, update(CLIENTS[0], 1, 1, 1))
+        memory = job.desk.lanes[0]["w"]
+        finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+        assert checkpoints.read(tmp_path / "model", "")["w"].tolist() == [2.0, 3.0, 4.0]
+    assert job.desk.lanes[0]["w"] is memory
+
+
+@pytest.mark.parametrize("size", [1e16, 1e37])
+def test_an_absurdly_large_update_is_refused(tmp_path: Path, size: float) -> None:
+    done, new = run(tmp_path, [update(CLIENTS[0], 1, 1, 1), update(CLIENTS[1], size, 0, 0)])
+    assert new["w"].tolist() == [2.0, 3.0, 4.0]
+    assert "has the norm" in done.failures[0].reason
+
+
+def test_a_reference_to_another_file_of_the_run_is_neither_read_nor_removed(tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text("1234")
+    shared = replace(folding(), transports={"here": File(str(tmp_path))})
+    bad = replace(update(CLIENTS[0], 1, 1, 1), ref=Ref(4, "", path="journal.jsonl"))
+    note = merge(shared, 0, None, bad)
+    assert [f.kind for f in note.failures] == ["refused"]
+    assert "not this update's place" in note.failures[0].reason
+    assert (tmp_path / "journal.jsonl").exists()
+
+
+@dataclass(frozen=True)
+class Twice(FedAvg):
+    """Two means: of the updates by steps, and of their squares; the model becomes the second one."""
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        return 1 / evidence.steps, evidence.norm
+
+    def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
+        return mean, {**params, **cohort.extra[0]}
+
+
+def test_a_strategy_may_want_several_means(tmp_path: Path) -> None:
+    """Samples 3 and 1, steps 2 and 4, norms 5 and 1: by hand, over two lanes and two rounds."""
+    job = folding(strategy=Twice())
+    for _ in range(2):
+        first = replace(update(CLIENTS[0], 3, 4, 0, samples=3), steps=2)
+        second = replace(update(CLIENTS[1], 0, 0, 1, samples=1), steps=4)
+        notes = [merge(job, 0, None, first), merge(job, 1, None, second)]
+        done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, *notes)
+        new = checkpoints.read(tmp_path / "model", done.model)
+        assert new["w"].tolist() == [3 * 5 * 3 / 4, 3 * 5 * 4 / 4, 1 / 4]
+        mean = checkpoints.read(tmp_path / "state", done.state)
+        assert mean["w"].tolist() == [3 * 3 / 2 / 4, 3 * 4 / 2 / 4, 1 / 4 / 4]
+
+
+def test_what_a_strategy_asked_for_must_come(tmp_path: Path) -> None:
+    job = folding(strategy=QFedAvg())
+    without = update(CLIENTS[0], 1, 1, 1)
+    wrong = [replace(update(CLIENTS[i], 1, 1, 1), start_loss=v) for i, v in ((1, np.nan), (2, -1.0))]
+    note = merge(job, 0, None, without, *wrong, replace(update(CLIENTS[3], 1, 1, 1), start_loss=2.0))
+    assert [f.reason for f in note.failures] == [
+        f"brings {value} as the loss at the global model; its model must measure that"
+        for value in (None, "nan", "-1.0")
+    ]
+    assert [u.client.index for u in note.updates] == [3]
+
+
+def test_what_nobody_asked_for_counts_for_nothing(tmp_path: Path) -> None:
+    note = merge(folding(), 0, None, replace(update(CLIENTS[0], 1, 1, 1), start_loss=np.inf, variance=np.nan))
+    assert (note.evidence[0].start_loss, note.evidence[0].variance) == (None, None)
+
+
+def test_an_impossible_number_of_steps_is_refused() -> None:
+    note = merge(folding(), 0, None, replace(update(CLIENTS[0], 1, 1, 1), steps=10**18))
+    assert note.failures[0].reason == "claims 1 samples in 1000000000000000000 steps"
+
+
+@dataclass(frozen=True)
+class Half(Raw):
+    """Decodes to arrays of its own, which are in no file."""
+
+    def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
+        return {name: array / np.float32(2) for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize(("codec", "expected"), [(Raw(), [2.0, 4.0, 3.0]), (Half(), [1.5, 3.0, 3.0])])
+def test_held_updates_are_mapped_files_whatever_made_them(
+    tmp_path: Path, codec: Raw, expected: list[float]
+) -> None:
+    job = replace(folding(strategy=Median()), codecs=dict.fromkeys(CLIENTS, codec), spill=tmp_path)
+    transport = File(str(tmp_path))
+    job = replace(job, transports={"here": transport})
+    outcomes = []
+    for client, delta in zip(CLIENTS, ([1, 2, 0], [9, 9, 9], [0, 0, -9]), strict=False):
+        packed = wire.pack({"w": np.array(delta, np.float32)})
+        name = f"updates/round-0004-client-{client.index:05d}"
+        ref = transport.put(name, packed.buffers, packed.checksum)
+        outcomes.append(replace(update(client, 0, 0, 0), ref=ref))
+    note = merge(job, 0, None, *outcomes)
+    assert len(job.desk.held) == 3
+    assert all(
+        not a.flags.writeable and not a.flags.owndata for d in job.desk.held.values() for a in d.values()
+    )
+    assert not list(tmp_path.glob("held*"))
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == expected
+    assert job.desk.held == {}
+    assert not list(tmp_path.glob("updates/*"))
+
+
+def test_a_refused_update_is_not_held(tmp_path: Path) -> None:
+    job = folding(strategy=Median())
+    note = merge(job, 0, None, update(CLIENTS[0], np.nan, 0, 0), update(CLIENTS[1], 1, 1, 1))
+    assert list(job.desk.held) == [CLIENTS[1]]
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == [2.0, 3.0, 4.0]
+
+
+def test_the_step_is_what_its_difference_says(tmp_path: Path) -> None:
+    """The mean is 4, 1, 2 and the residual 0, 0, 3: the largest of 4, 1, 5 goes, the others wait."""
+    out = Outgoing(TopK(ratio=0.34), 0, tmp_path / "differences" / "d", tmp_path / "residual")
+    job = replace(folding(), downlink=out)
+    job.desk.residual = {"w": np.array([0, 0, 3], np.float32)}
+    note = merge(job, 0, None, update(CLIENTS[0], 4, 1, 2))
+    done = finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
+    assert checkpoints.read(tmp_path / "model", done.model)["w"].tolist() == [1, 2, 8]
+    assert checkpoints.read(out.residual, done.residual)["w"].tolist() == [4, 1, 0]
+    assert checkpoints.read(out.path, done.difference)["values"].tolist() == [5]
