@@ -14,10 +14,10 @@ there. `--cut` changes how much of the task is done (`sweep_grid.Cut` has the ke
 and stands in the table. A page and a plot go to `--out` once every run is done,
 over those of the same table there: with `--only` name another folder.
 
-How long, with the default cuts and three seeds, reckoned and not yet run: one epoch of the `cnn` over a
-client's 833 images takes 0.24 CPU seconds on a core of an AMD EPYC (0.16 and 0.12 with a quarter and half
-dropped), the test set 0.9, a run 5 s to begin. So on two cores a round of 20 clients takes about 2.5 s an
-epoch, and codecs (33 runs) 1 h 45 min, dropout (9 runs) 1 h 20 min, methods (126 runs) 1 h 45 min.
+How long, with the default cuts and three seeds, on two cores of an AMD EPYC: one epoch of the `cnn` over a
+client's 833 images takes 0.24 CPU seconds (0.16 and 0.12 with a quarter and half dropped), the test set 0.9,
+a run 5 s to begin; so a round of 20 clients takes about 2.5 s an epoch. The 33 runs of codecs took 1 h 38 min
+beside other work. Reckoned and not yet run: methods (126 runs), 1 h 45 min.
 
 Does not know: what the numbers should be.
 """

@@ -45,7 +45,7 @@ def in_words(choices: Sequence[Choice]) -> str:
 
 
 def short(spec: str) -> str:
-    """A codec in a word: `lowrank 15 %+int4` for `lowrank:ratio=0.15+quantize:bits=4,block=64+zstd:level=0`."""
+    """A codec in a word: `lowrank 15 %+int4` for `lowrank:ratio=0.15+quantize:bits=4+zstd:level=0`."""
     found = []
     for stage in spec.split("+"):
         name, _, rest = stage.partition(":")
