@@ -145,7 +145,7 @@ class Experiment(Settings):
         if info.field_name == "codec" and value == AUTO:
             return AUTO
         if isinstance(value, str):
-            return _parsed(value, known, family)
+            return _parsed(value, known, family, auto=info.field_name == "codec")
         missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
         if value is None or isinstance(value, dict | list | int | float | type) or missing:
             raise FieldError(_unfit(value, known, family, missing))
@@ -270,14 +270,14 @@ def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]
     return federation, experiment, problems
 
 
-def _parsed(text: str, known: Mapping[str, type], family: str) -> object:
+def _parsed(text: str, known: Mapping[str, type], family: str, *, auto: bool) -> object:
     try:
         if family in _CHAINS:
             return specs.parse_chain(text, known, family, _CHAINS[family])
         return specs.parse(text, known, family)
     except ConfigError as error:
-        auto = [f"or {AUTO}, alone"] if family == "codec" else []
-        raise FieldError("; ".join([*(problem.message for problem in error.problems), *auto])) from None
+        more = [f"or {AUTO}, alone"] if auto else []
+        raise FieldError("; ".join([*(problem.message for problem in error.problems), *more])) from None
 
 
 def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ def parse(text: str, known: Mapping[str, type[T]], family: str) -> T:
     """The object that `text` names among `known`; `family` is what to call it in errors.
 
     Raises:
-        ConfigError: unknown name, unknown or missing field, or a value of the wrong type.
+        ConfigError: unknown name; unknown, missing or repeated field; or a value of the wrong type.
     """
     name, _, rest = text.strip().partition(":")
     if name not in known:
@@ -44,6 +44,8 @@ def parse(text: str, known: Mapping[str, type[T]], family: str) -> T:
             raise _refuse(family, f"{name} has no field {key!r}{hint(key, fields)}")
         if not equals:
             raise _refuse(family, f"{name}: write {key}=VALUE, not {pair!r}")
+        if key in values:
+            raise _refuse(family, f"{name}: {key} is given twice")
         values[key] = _convert(raw, fields[key], f"{name}:{key}", family)
     try:
         return kind(**values)

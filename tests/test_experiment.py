@@ -349,3 +349,11 @@ def test_a_downlink_codec_is_written_as_a_codec_is() -> None:
     assert made().downlink() is made(downlink_codec="raw").downlink() is None
     with pytest.raises(ValidationError, match=r"unknown codec 'topc' \(did you mean 'topk'"):
         made(downlink_codec="topc:ratio=0.1")
+
+
+def test_only_where_the_planner_may_choose_is_auto_offered() -> None:
+    with pytest.raises(ValidationError, match="or auto, alone"):
+        made(codec="zap")
+    with pytest.raises(ValidationError, match="unknown codec 'auto'") as caught:
+        made(downlink_codec="auto")
+    assert "or auto" not in str(caught.value)

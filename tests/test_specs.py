@@ -42,3 +42,8 @@ def test_few_fields_are_all_shown_and_read_back(thing: object, text: str) -> Non
 def test_numbers_are_finite(value: str) -> None:
     with pytest.raises(ConfigError, match=f"two:rate: '{value}' is not a finite number"):
         parse(f"two:rate={value}", KNOWN, "thing")
+
+
+def test_a_field_is_given_once() -> None:
+    with pytest.raises(ConfigError, match="two: k is given twice"):
+        parse("two:k=2,rate=0.1,k=3", KNOWN, "thing")
