@@ -14,6 +14,8 @@ from parslfl.planning.history import History, Record
 KEEPS = (1.0, 0.75, 0.5, 0.25)
 #: How much slower than the median client one may be.
 SLOWER = 1.5
+#: Seconds of training that are never too long: so short ones say little of a client.
+LEAST = 1.0
 #: Share of a deadline that training may take: the model must come, and the update go.
 SHARE = 0.8
 #: A larger model is given back only with this much of either limit.
@@ -33,7 +35,8 @@ def choose_keep(client: Client, history: History, deadline: float | None) -> tup
 
     def burden(keep: float) -> float:
         seconds = pace * history.cost(keep) * record.steps
-        return max(slower * history.cost(keep) / SLOWER, seconds / (SHARE * deadline) if deadline else 0.0)
+        behind = slower * history.cost(keep) / SLOWER if seconds > LEAST else 0.0
+        return max(behind, seconds / (SHARE * deadline) if deadline else 0.0)
 
     good = [keep for keep in allowed if burden(keep) <= (ROOM if keep > record.keep else 1)]
     keep = good[0] if good else KEEPS[-1]

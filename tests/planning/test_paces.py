@@ -61,6 +61,14 @@ def test_it_does_not_flap() -> None:
     assert seen == [0.75] * 5
 
 
+def test_a_training_of_a_second_is_never_too_long() -> None:
+    """80 steps of 1/80 s beside others of 1/800 s."""
+    short = Record(paces={1.0: (1 / 800,)}, steps=80)
+    others = dict.fromkeys(CLIENTS[:4], short)
+    assert keep(History({**others, SLOW: Record(paces={1.0: (1 / 80,)}, steps=80)})) == 1.0
+    assert keep(History({**others, SLOW: Record(paces={1.0: (1.01 / 80,)}, steps=80)})) == 0.75
+
+
 def test_the_deadline_counts_too() -> None:
     """10 s for the whole model, 5.6 s for three quarters of the units: at most 0.8 of the deadline."""
     assert keep(known(1.0), 12.5) == 1.0
