@@ -31,9 +31,15 @@ def _quantity(value: object) -> object:
     """A number is as good as its text."""
     text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
     if not isinstance(text, str) or not _QUANTITY.fullmatch(text):
-        cure = f" (write {text[:-1]} or {text[:-1]}i)" if isinstance(text, str) and text.endswith("B") else ""
-        raise FieldError(f"expected an amount such as 500m, 2 or 4Gi, got {value!r}{cure}")
+        raise FieldError(f"expected an amount such as 500m, 2 or 4Gi, got {value!r}{_without_b(text)}")
     return text
+
+
+def _without_b(text: object) -> str:
+    """What to write instead of 4GB or 4GiB; "" where no such slip was made."""
+    stem = text.removesuffix("B") if isinstance(text, str) else ""
+    fitting = [one for one in (stem, f"{stem}i") if _QUANTITY.fullmatch(one)]
+    return f" (write {' or '.join(fitting)})" if fitting else ""
 
 
 def _memory(value: str) -> str:

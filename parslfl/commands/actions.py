@@ -128,11 +128,16 @@ def doctor(args: Namespace) -> int:
     told = args.experiment is not None or args.per_round is not None
     request = asked(args, args.defaults, fitting=told)
     parent = None if args.run_dir is None else _directory(args.run_dir, "--run-dir")
+    runs = parent or Path("runs")
+    was_there = runs.exists()
     folder = fresh_path("doctor", parent)
     try:
         return 1 if examine(request, folder, wait) else 0
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        if not was_there:
+            with contextlib.suppress(OSError):  # a run may have begun in it meanwhile
+                runs.rmdir()
 
 
 def cleanup(args: Namespace) -> int:

@@ -37,6 +37,7 @@ def refused(folder: Path, text: str) -> str:
 WRONG = [
     ("memory: 16", "memory: '16' is 16 bytes: write a unit, as in 4Gi"),
     ("memory: 1GB", "memory: expected an amount such as 500m, 2 or 4Gi, got '1GB' (write 1G or 1Gi)"),
+    ("memory: 1GiB", "got '1GiB' (write 1Gi)"),
     ("gpus: 0.5", "gpus: expected a whole number"),
     ("volumes: {My.Claim: /data}", "small letters, digits and -"),
     ("volumes: {claim: data}", "expected an absolute path, got 'data'"),
