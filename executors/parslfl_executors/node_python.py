@@ -45,7 +45,7 @@ _LAUNCHERS = frozenset({"srun", "sbatch", "salloc", "mpirun", "mpiexec", "aprun"
 _ASSIGNED = re.compile(r"\w+\+?=\S*")
 #: Endings of container images that are files.
 _IMAGES = (".sif", ".simg", ".sqsh", ".squashfs")
-_MARK = "parslfl-python:"
+_MARK, _BROKE = "parslfl-python:", "parslfl-worker-init-failed"
 _ASK = f"""
 import json, platform, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -61,12 +61,16 @@ _FIT = "install what the driver has there (constraints.txt), or run the driver f
 
 @dataclass(frozen=True)
 class Found:
-    """A Python that ran: its version, its path, the versions of packages, and the complaints before it."""
+    """A Python that ran: its version, its path, the versions of packages, and the complaints before it.
+
+    `broke`: a command of `worker_init` failed.
+    """
 
     python: str
     executable: str
     packages: tuple[tuple[str, str], ...]
     complaint: str = ""
+    broke: bool = False
 
 
 def checks(site: Slurm, packages: Sequence[tuple[str, str]], near: bool) -> Iterator[Check]:
@@ -104,6 +108,9 @@ def _python(site: Slurm, packages: Sequence[tuple[str, str]], near: bool, images
     found = tried(init, site.python or "python3", [name for name, _ in packages])
     if isinstance(found, str):
         return unknown("Python", f"as seen from here, {found}; --probe tells whether it works on a node")
+    if found.broke:
+        told = f"a command of worker_init fails here{found.complaint}; --probe tells of a node"
+        return unknown("Python", told)
     if odd := differing(found.python, found.packages, packages):
         detail = f"{', '.join(odd)}, as seen from here at {found.executable}{found.complaint}"
         return failed("Python", detail, _FIT)
@@ -143,7 +150,8 @@ def _stranger(part: str) -> str:
 
 def tried(script: str, python: str, packages: Sequence[str]) -> Found | str:
     """What `python` is after `script`, as a batch job's shell would find it; or why it does not start."""
-    command = f"{script}\n{python} -c {shlex.quote(_ASK)} {shlex.join(packages)}"
+    watched = f'trap _broke=1 ERR\n{script}\ntrap - ERR\n[ -z "$_broke" ] || echo {_BROKE}'
+    command = f"{watched}\n{python} -c {shlex.quote(_ASK)} {shlex.join(packages)}"
     with tempfile.TemporaryDirectory() as folder:
         code, out, err = _ran(command, Path(folder))
     said = " ".join(err.split())[-200:]
@@ -151,7 +159,8 @@ def tried(script: str, python: str, packages: Sequence[str]) -> Found | str:
     try:
         version, executable, versions = json.loads(line.removeprefix(_MARK))
         versioned = tuple((str(n), str(v)) for n, v in versions)
-        return Found(str(version), str(executable), versioned, f"; worker_init said: {said}" if said else "")
+        complaint, broke = f"; worker_init said: {said}" if said else "", _BROKE in out.splitlines()
+        return Found(str(version), str(executable), versioned, complaint, broke)
     except (ValueError, TypeError):
         return f"worker_init and `{python}` do not start Python ({said or f'exit code {code}'})"
 

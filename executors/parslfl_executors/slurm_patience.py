@@ -51,10 +51,11 @@ class Patience:
         if not brief and now - self._since < self.limit:
             return ""
         self.rest()
-        what, after = jobs[0].why() if jobs else refused, f"{STUCK if brief else self.limit:,.0f} s"
+        what = jobs[0].why() if jobs else refused
+        after = f"{STUCK:,.0f} s" if brief else f"{self.limit:,.0f} s (pending_timeout)"
         if held:
             return f"{what}: given up after {after}, for no waiting ends this"
-        return f"{what}: given up, for no job of this site ran for {after} (pending_timeout)"
+        return f"{what}: given up, for no job of this site ran for {after}"
 
     def rest(self) -> None:
         """Nothing waits, or something runs."""

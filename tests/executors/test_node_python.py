@@ -90,11 +90,18 @@ def test_a_package_that_is_missing_is_a_fault() -> None:
     )
 
 
-def test_what_worker_init_complains_of_is_told() -> None:
-    (said,) = looked(worker_init="module_of_nowhere=1\nsource /no/such/activate")
+def test_what_worker_init_says_is_told() -> None:
+    (said,) = looked(worker_init="module_of_nowhere=1\necho module loaded >&2")
     assert said.verdict == "ok"
-    assert "as seen from this machine; worker_init said: " in said.detail
-    assert said.detail.endswith("/no/such/activate: No such file or directory")
+    assert said.detail.endswith("as seen from this machine; worker_init said: module loaded")
+
+
+def test_a_command_of_worker_init_that_fails_leaves_python_unknown() -> None:
+    (said,) = looked(worker_init="source /no/such/activate\nexport A=1")
+    assert said.verdict == "unknown"
+    assert said.detail.startswith("a command of worker_init fails here; worker_init said: ")
+    assert said.detail.endswith("/no/such/activate: No such file or directory; --probe tells of a node")
+    assert looked(worker_init="test -e /no/such/file || export A=1")[0].verdict == "ok"
 
 
 def test_what_does_not_run_here_may_run_there() -> None:

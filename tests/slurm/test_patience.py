@@ -47,7 +47,9 @@ def test_a_limit_below_ten_minutes_holds_for_both() -> None:
     clock = Patience(30.0)
     clock.over([Job("8", "PENDING")], "", 0.0)  # its reason is not known yet
     clock.over([HELD], "", 10.0)
-    assert clock.over([HELD], "", 30.0).endswith("given up after 30 s, for no waiting ends this")
+    assert clock.over([HELD], "", 30.0).endswith(
+        "given up after 30 s (pending_timeout), for no waiting ends this"
+    )
 
 
 def test_a_controller_that_stays_away_is_a_queue_that_never_starts() -> None:
