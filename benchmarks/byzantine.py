@@ -2,7 +2,7 @@
 
     python benchmarks/byzantine.py [STRATEGY ...]
 
-Digits, softmax, 20 clients, all of them in each of 10 rounds, 2 epochs, lr 0.05, seed 0; iid, and
+Digits, softmax, 20 clients, all of them in each of 30 rounds, 2 epochs, lr 0.05, seed 0; iid, and
 Dirichlet with alpha 1 (`--skewed`). Test accuracy in percent after the last round, without liars and with
 updates turned round and 5 times as long, or 100 times as long.
 
@@ -26,7 +26,7 @@ from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 
 HERE = Path(__file__).resolve().parent
-CLIENTS, LIARS, ROUNDS, SEED = 20, (3, 8, 13, 18), 10, 0
+CLIENTS, LIARS, ROUNDS, SEED = 20, (3, 8, 13, 18), 30, 0
 ATTACKS = {"no liars": 1.0, "turned, x 5": -5.0, "x 100": 100.0}
 STRATEGIES = (
     "fedavg",
@@ -36,7 +36,7 @@ STRATEGIES = (
     "krum:hostile=4,keep=12",
     "geomedian",
     "medianclip",
-    "clip:norm=0.5",
+    "clip:norm=0.2",
 )
 
 
