@@ -57,7 +57,7 @@ def slow(**changes: Any) -> History:
 def test_without_error_feedback_no_codec_is_chosen_whose_error_does_not_average_out() -> None:
     strongest = made(codec="auto").plan(1, ROSTER, history=slow()).cohort[0].codec
     assert [type(stage).__name__ for stage in getattr(strongest, "stages", ())] == [
-        "TopK",
+        "LowRank",
         "Quantize",
         "Zstd",
     ]

@@ -29,7 +29,7 @@ def pods(bed: Bed) -> Iterator[Make]:
     def make(patience: Patience = Patience(), site: str = "cloud", **changes: Any) -> Pods:  # noqa: B008
         quick = {"terminationGracePeriodSeconds": 1, **changes.pop("pod", {})}
         settings = bed.settings(worker_init="", pod=quick, **changes)
-        provider = Pods(settings.cluster(), settings._template(), marks(LOGS, site), patience=patience)
+        provider = Pods(settings.cluster(), settings.template(), marks(LOGS, site), patience=patience)
         opened.append(provider)
         return provider
 
@@ -210,7 +210,7 @@ def test_failures_slow_the_next_attempt_down(bed: Bed, pods: Make) -> None:
 def test_no_server_is_no_exception(tmp_path: Path) -> None:
     with loopback(tmp_path / "gone", isolated=False) as bed:
         settings = bed.settings()
-        provider = Pods(settings.cluster(), settings._template(), marks(LOGS, "cloud"))
+        provider = Pods(settings.cluster(), settings.template(), marks(LOGS, "cloud"))
     job = provider.submit("sleep 60", 1, "b-0")
     assert "no answer from the API server" in (look(provider, job).message or "")
     assert provider.cancel([job]) == [True]
@@ -220,7 +220,7 @@ def test_two_clusters_in_one_process(bed: Bed, pods: Make, tmp_path: Path) -> No
     kube, here = bed.levers(), pods()
     with loopback(tmp_path / "other") as other:
         settings = other.settings(worker_init="")
-        there = Pods(settings.cluster(), settings._template(), marks(LOGS, "cloud"))
+        there = Pods(settings.cluster(), settings.template(), marks(LOGS, "cloud"))
         mine, its = here.submit("sleep 60", 1, "b-0"), there.submit("sleep 60", 1, "b-0")
         assert (kube.names(), other.levers().names()) == ([mine], [its])
         there.close()

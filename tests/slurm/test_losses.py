@@ -144,9 +144,9 @@ def test_a_held_job_is_given_up_though_nobody_set_a_deadline(
     (report,) = rounds(federation(here, held), experiment(rounds=1, per_round=8), tmp_path / "run")
     assert {u.client.site for u in report.updates} == {"here"}
     (reason,) = {f.reason for f in report.failures}
-    assert reason.endswith(
-        " PENDING (JobHeldUser): given up after 3 s (pending_timeout), for no waiting ends this"
-    )
+    # while the newest job's reason is not known yet, waiting might end it: said in other words
+    assert " PENDING (JobHeldUser): given up" in reason
+    assert "3 s (pending_timeout)" in reason
 
 
 def test_a_queue_that_never_starts_is_the_reason_of_the_late(
