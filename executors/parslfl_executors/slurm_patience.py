@@ -53,7 +53,7 @@ class Patience:
         self.rest()
         what = jobs[0].why() if jobs else refused
         after = f"{STUCK:,.0f} s" if brief else f"{self.limit:,.0f} s (pending_timeout)"
-        if held:
+        if jobs and stuck(jobs[0]):
             return f"{what}: given up after {after}, for no waiting ends this"
         return f"{what}: given up, for no job of this site ran for {after}"
 

@@ -43,6 +43,15 @@ def test_what_no_waiting_ends_is_given_up_after_ten_minutes() -> None:
     )
 
 
+def test_the_sentence_is_about_the_job_it_names() -> None:
+    """The reason of the second is not known yet: the limit is the site's, and the first is held."""
+    clock, both = Patience(30.0), [HELD, Job("9", "PENDING")]
+    assert clock.over(both, "", 0.0) == ""
+    assert clock.over(both, "", 30.0).endswith(
+        "(JobHeldUser): given up after 30 s (pending_timeout), for no waiting ends this"
+    )
+
+
 def test_a_limit_below_ten_minutes_holds_for_both() -> None:
     clock = Patience(30.0)
     clock.over([Job("8", "PENDING")], "", 0.0)  # its reason is not known yet
