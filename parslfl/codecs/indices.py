@@ -88,23 +88,21 @@ def _highs(numbers: Places) -> Bytes:
 
 
 def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
-    """The places; fewer or more than `kept` where the bytes are not of so many."""
+    """The places; another number of them than `kept` where the bytes are not of so many."""
     highs = data[: max(0, len(data) - low_size(kept, shift))]
     low = data[len(highs) :]
     if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
         return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
-    # no eight bytes a number but in the result: new memory costs more than the arithmetic
-    wide = len(data) * _MORE << shift >= 1 << 31
-    kind = np.dtype(np.int64 if wide else np.uint32)
-    steps: npt.NDArray[Any] = unpack_low(low, shift, kept).astype(kind, copy=False)
-    steps[1:] += 1
     last = highs != _MORE
-    ends = highs if len(highs) == kept and last.all() else highs[last]
-    if len(ends) != kept:
-        return np.empty(len(ends), np.int64)
-    steps += ends.astype(kind) << kind.type(shift)
-    if len(highs) > kept:  # some gaps are of several bytes
-        more = np.flatnonzero(~last)
-        more -= np.arange(len(more))
-        np.add.at(steps, more, kind.type(_MORE << shift))
-    return np.cumsum(steps, dtype=np.int64)
+    if np.count_nonzero(last) != kept:
+        return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
+    # a byte that has more to come adds its 255 too; new memory costs more than the arithmetic: little of it
+    steps = highs if shift else np.add(highs, last, dtype=np.uint16)
+    places = np.cumsum(steps, dtype=np.int64)
+    if len(highs) > kept:
+        places = places[last]
+    if shift:
+        places <<= shift
+        places += np.cumsum(unpack_low(low, shift, kept) + np.uint32(1), dtype=np.int64)
+    places -= 1
+    return places

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,9 @@ Floats = npt.NDArray[np.float32]
 #: Fill `out` with the values of array number `index` from element `start` on, where `start` is a
 #: multiple of `BLOCK` and `out` ends with its block or with the array.
 Read = Callable[[int, int, Floats], None]
+#: Elements of a sum to which sparse updates are added before the next are: with 2 MiB a core's own
+#: cache and the calls are both used well (four updates of 1 %: 0.6 ms each, 0.9 without).
+_PIECE = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,19 @@ class Sparse:
                 _add_at(array.reshape(-1), self.places[first:last] - edge, scaled[first:last])
 
 
+def _add_sparse(total: Joined, terms: Sequence[tuple[Sparse, float]]) -> None:
+    """A piece of the sum is read in order first: a core waits for each of many places far apart."""
+    vector = total.vector
+    edges = np.arange(0, vector.size + _PIECE, _PIECE)
+    scaled = [update.values * np.float32(weight) for update, weight in terms]
+    cuts = [np.searchsorted(update.places, edges).tolist() for update, _ in terms]
+    for piece, (start, end) in enumerate(pairwise(edges)):
+        np.maximum.reduce(vector[start:end])
+        for (update, _), values, cut in zip(terms, scaled, cuts, strict=True):
+            part = slice(cut[piece], cut[piece + 1])
+            _add_at(vector, update.places[part], values[part])
+
+
 def _add_at(vector: Array, places: npt.NDArray[np.int64], values: Floats) -> None:
     """`vector[places] += values`, each place once."""
     # numpy's quick way is for its own dtype objects alone: those that come from a pickle are equal copies
@@ -153,6 +169,8 @@ def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:
             fold_all(total, [(delta.params, weight) for delta, weight in run])
         elif kind is Blocks:
             _add_blocks(total, run)
+        elif kind is Sparse and isinstance(total, Joined) and len(run) > 1 and total.vector.size > _PIECE:
+            _add_sparse(total, run)
         else:
             for delta, weight in run:
                 delta.add(total, weight)
