@@ -10,8 +10,8 @@ copy     every update copied once into one buffer: reading them cannot take less
 fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
          two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
-codecs   merge of 20 updates as some codecs make them, beside reading their bytes and one pass over the sum
-         for each, in two threads too
+codecs   the same merge of 20 updates as some codecs make them, and their fold alone, beside reading the bytes
+         of int8 and one pass over the sum for each; in two threads too. Loops are compiled where numba is
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
@@ -41,6 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from parslfl.codecs import wire
+from parslfl.codecs.pieces import add_all, opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
@@ -167,6 +168,21 @@ def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], objec
     return merged
 
 
+def folding(folder: Path, told: list[Update], codec: Codec) -> Callable[[], object]:
+    """What of it is adding the updates, once they are opened."""
+    like = {"w": np.zeros(SCALARS, np.float32)}
+    both, desk = ThreadPoolExecutor(LANES), Desk(like=like)
+    arrays = [wire.unpack(File(str(folder)).get(update.ref)) for update in told]
+    deltas = [opened(codec, *parts, like) for parts in arrays]
+
+    def one(lane: int) -> None:
+        desk.clear(lane)
+        for group in lanes(deltas)[lane]:
+            add_all(desk.sums(lane, 0), [(delta, 100.0) for delta in group])
+
+    return lambda: list(both.map(one, range(LANES)))
+
+
 def works(folder: Path, updates: list[Update], number: int) -> dict[str, Callable[[], object]]:
     """What is compared, on `number` updates."""
     arrays = mapped(folder, updates)
@@ -223,9 +239,11 @@ def table(folder: Path, updates: list[Update], number: int) -> Table:
 def coded(folder: Path, updates: list[Update]) -> Table:
     """What a run does with updates of several codecs, and the least that int8 can take."""
     total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
-    compared = {"raw": merger(folder, updates, RAW)}
+    compared = {"raw": merger(folder, updates, RAW), "raw, fold": folding(folder, updates, RAW)}
     for name, codec in CODED.items():
-        compared[name] = merger(folder / name, written(folder / name, codec), codec)
+        told = written(folder / name, codec)
+        compared[name] = merger(folder / name, told, codec)
+        compared[f"{name}, fold"] = folding(folder / name, told, codec)
     codes = [np.arange(SCALARS // 8) + number for number in range(DIFFERENT)]
 
     def limit(lane: int) -> None:
@@ -235,7 +253,7 @@ def coded(folder: Path, updates: list[Update]) -> Table:
 
     compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
     costs = measured(compared)
-    made = Table(f"merge, {DIFFERENT} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
+    made = Table(f"{DIFFERENT} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
     plain = costs["raw"]
     for name, (seconds, processor, memory) in costs.items():
         wall = f"{1e3 * seconds / DIFFERENT:.2f}", f"{seconds / plain.seconds:.2f}"

@@ -1,13 +1,14 @@
 """How fast the codecs are, and how few bytes they make: MB/s of raw update in and out, one core.
 
-    python benchmarks/codec_speed.py [--seed 0] [--turns 5] [--steps 8]
+    python benchmarks/codec_speed.py [--seed 0] [--turns 5] [--steps 8] [--numpy]
 
 The update is what some steps of SGD on real images make of ResNet-18 (11.2 M parameters): CIFAR-10
 where it is found (PARSLFL_DATA), else made-up images. Everything runs in turn in one process; the
 best of the turns is printed, because other work on the machine only ever adds to a time. Beside it: a
 memory copy, a checksum and zstd alone on the same bytes. "in" is encoding and framing, "out" is
 unframing and decoding to arrays, "fold" is checking and adding to a running sum as the driver does,
-with how many times faster than with raw updates. "error feedback" is what it adds to "in": reading
+with how many times faster than with raw updates; some of its loops are compiled where numba is installed,
+but not with --numpy. "error feedback" is what it adds to "in": reading
 the residual, adding it, and saving what is left.
 """
 
@@ -57,7 +58,10 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="steps of SGD, 32 images each")
     parser.add_argument("--codec", action="append", help="only this spec; may be repeated")
+    parser.add_argument("--numpy", action="store_true", help="as if numba were not installed")
     args = parser.parse_args()
+    if args.numpy:
+        sys.modules["numba"] = None  # type: ignore[assignment]
     delta = update(args.seed, args.steps)
     print(f"{size(delta):,} parameters in {len(delta)} arrays, {nbytes(delta) / 1e6:.1f} MB; norm "
           f"{math.sqrt(squared_norm(delta)):.3g}; load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip

@@ -1,6 +1,6 @@
 """Mutated payloads against the driver's reading side: no crash, no hang, no memory beyond the limit.
 
-    python benchmarks/fuzz_payloads.py [--count 1000000] [--seed 0]
+    python benchmarks/fuzz_payloads.py [--count 1000000] [--seed 0] [--compiled]
 
 Each mutation takes an honest payload of some codec and changes bits, lengths, header, note or arrays;
 most get a right checksum again, and those of codecs with zstd are also changed inside the frame and
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from parslfl import specs
-from parslfl.codecs import wire
+from parslfl.codecs import compiled, wire
 from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
 from parslfl.codecs.zstd import Zstd
@@ -83,7 +83,12 @@ def main() -> int:
     )
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--compiled", action="store_true", help="the loops that numba compiles for large models"
+    )
     args = parser.parse_args()
+    if args.compiled:
+        compiled.LEAST = 0
     began = time.perf_counter()
     limit_memory()
     tally = run(args.count, args.seed)

@@ -276,8 +276,9 @@ def _parsed(text: str, known: Mapping[str, type], family: str, *, auto: bool) ->
             return specs.parse_chain(text, known, family, _CHAINS[family])
         return specs.parse(text, known, family)
     except ConfigError as error:
-        more = [f"or {AUTO}, alone"] if auto else []
-        raise FieldError("; ".join([*(problem.message for problem in error.problems), *more])) from None
+        told = "; ".join(problem.message for problem in error.problems)
+        more = f"; or {AUTO}, alone" if auto and f"unknown {family}" in told else ""
+        raise FieldError(told + more) from None
 
 
 def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:

@@ -323,7 +323,7 @@ def test_a_chain_of_codecs_is_written_as_it_is_read(text: str, written: str) -> 
     ("text", "said"),
     [
         ("zstd+topk", "codecs are joined in this order"),
-        ("raw+zstd", "codecs are joined in this order"),
+        ("raw+zstd", "raw stands alone"),
         ("quantize+fp16", "codecs are joined in this order"),
         ("topk+quantise", "unknown codec 'quantise' .did you mean 'quantize'"),
         ("topk+", "unknown codec 'topk[+]'"),
@@ -356,4 +356,7 @@ def test_only_where_the_planner_may_choose_is_auto_offered() -> None:
         made(codec="zap")
     with pytest.raises(ValidationError, match="unknown codec 'auto'") as caught:
         made(downlink_codec="auto")
+    assert "or auto" not in str(caught.value)
+    with pytest.raises(ValidationError, match="ratio must be above 0") as caught:
+        made(codec="topk:ratio=2")
     assert "or auto" not in str(caught.value)

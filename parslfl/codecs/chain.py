@@ -50,7 +50,7 @@ class Chain:
         if -1 in ranks or any(a >= b for a, b in pairwise(ranks)):
             raise ValueError(
                 "codecs are joined in this order, at most one of each kind: "
-                "topk, randomk or lowrank, then quantize, fp16 or bf16, then zstd"
+                "topk, randomk or lowrank, then quantize, fp16 or bf16, then zstd; raw stands alone"
             )
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parslfl.codecs.compiled import compiled
 from parslfl.codecs.layout import count
 from parslfl.codecs.packing import Bytes, low_size, pack_low, packed_size, unpack_low
 from parslfl.errors import PayloadError
@@ -61,7 +62,7 @@ def read(data: Bytes, note: Mapping[str, Any], size: int) -> Places:
         found = len(places) == kept and not bits[size:].any()
     else:
         shift = count(note, "shift", MAX_SHIFT)
-        places = _from_gaps(data, kept, shift)
+        places = _from_gaps(data, kept, shift, size)
         found = len(places) == kept and (not kept or int(places[-1]) < size)
     if not found:
         raise PayloadError(f"its positions are not {kept} increasing numbers below {size}")
@@ -87,15 +88,19 @@ def _highs(numbers: Places) -> Bytes:
     return made
 
 
-def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
+def _from_gaps(data: Bytes, kept: int, shift: int, size: int) -> Places:
     """The places; another number of them than `kept` where the bytes are not of so many."""
+    none = np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
     highs = data[: max(0, len(data) - low_size(kept, shift))]
     low = data[len(highs) :]
     if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
-        return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
+        return none
+    if loops := compiled(size):
+        places = np.empty(kept, np.int64)
+        return places if loops.read_gaps(highs, low, shift, places) == kept else none
     last = highs != _MORE
     if np.count_nonzero(last) != kept:
-        return np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
+        return none
     # a byte that has more to come adds its 255 too; new memory costs more than the arithmetic: little of it
     steps = highs if shift else np.add(highs, last, dtype=np.uint16)
     places = np.cumsum(steps, dtype=np.int64)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from parslfl.codecs.compiled import compiled
 from parslfl.codecs.layout import others
 from parslfl.params import (
     BLOCK,
@@ -35,6 +36,8 @@ Floats = npt.NDArray[np.float32]
 #: Fill `out` with the values of array number `index` from element `start` on, where `start` is a
 #: multiple of `BLOCK` and `out` ends with its block or with the array.
 Read = Callable[[int, int, Floats], None]
+#: Add the same, times a weight, to the float32 numbers given instead, of any length that ends so.
+AddTo = Callable[[int, int, Floats, np.float32], None]
 #: Elements of a sum to which sparse updates are added before the next are: with 2 MiB a core's own
 #: cache and the calls are both used well (four updates of 1 %: 0.6 ms each, 0.9 without).
 _PIECE = 1 << 19
@@ -59,11 +62,13 @@ class Dense:
 
 @dataclass(frozen=True)
 class Blocks:
-    """An update that is read a block at a time. `length`: its Euclidean norm; `holds`: what is read."""
+    """An update that is read a block at a time. `length`: its Euclidean norm; `holds`: what is read;
+    `add_to`: a quicker way to the same bits than reading, weighing and adding."""
 
     read: Read
     length: float
     holds: tuple[Array, ...]
+    add_to: AddTo | None = None
 
     @classmethod
     def of(cls, read: Read, like: Mapping[str, Array], *holds: Array) -> Blocks:
@@ -89,6 +94,9 @@ def _add_blocks(total: Params, terms: Sequence[tuple[Blocks, float]]) -> None:
         for number, into in enumerate(blocks(array, SPAN)):
             part = scratch[: into.size]
             for update, weight in terms:
+                if update.add_to and into.dtype == np.float32:
+                    update.add_to(index, number * SPAN, into, np.float32(weight))
+                    continue
                 for start in range(0, part.size, BLOCK):
                     update.read(index, number * SPAN + start, part[start : start + BLOCK])
                 np.multiply(part, np.float32(weight), out=part)
@@ -126,36 +134,38 @@ class Sparse:
         return math.sqrt(squared_norm({"values": self.values}))
 
     def add(self, total: Params, weight: float) -> None:
-        scaled = self.values * np.float32(weight)
         if isinstance(total, Joined):
-            _add_at(total.vector, self.places, scaled)
+            _add_at(total.vector, self.places, self.values, weight)
             return
         arrays = list(trained(total).values())
         edges = np.cumsum([0, *(array.size for array in arrays)])
         cuts = np.searchsorted(self.places, edges)
         for array, edge, first, last in zip(arrays, edges, cuts, cuts[1:], strict=False):
             if first < last:
-                _add_at(array.reshape(-1), self.places[first:last] - edge, scaled[first:last])
+                part = slice(first, last)
+                _add_at(array.reshape(-1), self.places[part] - edge, self.values[part], weight)
 
 
 def _add_sparse(total: Joined, terms: Sequence[tuple[Sparse, float]]) -> None:
     """A piece of the sum is read in order first: a core waits for each of many places far apart."""
     vector = total.vector
     edges = np.arange(0, vector.size + _PIECE, _PIECE)
-    scaled = [update.values * np.float32(weight) for update, weight in terms]
     cuts = [np.searchsorted(update.places, edges).tolist() for update, _ in terms]
     for piece, (start, end) in enumerate(pairwise(edges)):
         np.maximum.reduce(vector[start:end])
-        for (update, _), values, cut in zip(terms, scaled, cuts, strict=True):
+        for (update, weight), cut in zip(terms, cuts, strict=True):
             part = slice(cut[piece], cut[piece + 1])
-            _add_at(vector, update.places[part], values[part])
+            _add_at(vector, update.places[part], update.values[part], weight)
 
 
-def _add_at(vector: Array, places: npt.NDArray[np.int64], values: Floats) -> None:
-    """`vector[places] += values`, each place once."""
+def _add_at(vector: Array, places: npt.NDArray[np.int64], values: Floats, weight: float) -> None:
+    """`vector[places] += weight * values`, each place once."""
     # numpy's quick way is for its own dtype objects alone: those that come from a pickle are equal copies
-    own = np.dtype(vector.dtype.str)
-    np.add.at(vector.view(own), places, values.astype(own, copy=False))
+    own, factor = np.dtype(vector.dtype.str), np.float32(weight)
+    if own == np.float32 and (loops := compiled(vector.size)):
+        loops.add_at(vector, places, values, factor)
+    else:
+        np.add.at(vector.view(own), places, (values * factor).astype(own, copy=False))
 
 
 def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:

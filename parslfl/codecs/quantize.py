@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from parslfl.codecs.compiled import EXACT, Compiled, compiled
 from parslfl.codecs.layout import (
     fingerprint,
     flats,
@@ -26,7 +27,7 @@ from parslfl.codecs.layout import (
     stand_in,
 )
 from parslfl.codecs.packing import pack, packed_size, unpack
-from parslfl.codecs.pieces import Blocks, Floats, fill
+from parslfl.codecs.pieces import AddTo, Blocks, Floats, fill
 from parslfl.errors import PayloadError
 from parslfl.params import BLOCK, SPAN, Array, Params, trained
 from parslfl.seeding import words
@@ -91,7 +92,9 @@ class Quantize:
 
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Blocks:
         coded = self._coded_numbers(arrays, note, like)
-        return Blocks(coded.read, coded.norm(like), (coded.codes, coded.steps))
+        loops = compiled(coded.codes.size) if self.bits == 8 else None
+        add_to = coded.adder(loops) if loops else None
+        return Blocks(coded.read, coded.norm(like, loops), (coded.codes, coded.steps), add_to)
 
     def _coded_numbers(self, arrays: Params, note: Mapping[str, Any], like: Params) -> _Coded:
         require_layout(note, like)
@@ -147,37 +150,56 @@ class _Coded:
         else:
             np.multiply(out, steps[0], out=out)
 
-    def norm(self, like: Mapping[str, Array]) -> float:
+    def adder(self, loops: Compiled) -> AddTo:
+        """What adds codes of 8 bits as they are."""
+
+        def add_to(index: int, start: int, into: Floats, weight: np.float32) -> None:
+            codes, steps = self._coded_from(index, start, into.size)
+            loops.add_codes(into, codes.view(np.int8), steps, self.block or into.size, weight)
+
+        return add_to
+
+    def norm(self, like: Mapping[str, Array], loops: Compiled | None) -> float:
         """Of the numbers: from the codes' squares, without the numbers themselves."""
         scratch, square = np.empty(SPAN, np.float32), 0.0
         for index, array in enumerate(trained(like).values()):
             for start in range(0, array.size, SPAN):
                 part = scratch[: min(SPAN, array.size - start)]
-                steps = self._read_codes(index, start, part)
-                square += _scaled_square(part, steps, self.block or part.size)
+                codes, steps = self._coded_from(index, start, part.size)
+                if loops and 0 < self.block <= EXACT:
+                    squares = np.empty(steps.size, np.float32)
+                    loops.sum_squares(codes.view(np.int8), self.block, squares)
+                else:
+                    self._read_codes(index, start, part)
+                    squares = _squares(part, self.block or part.size)
+                wide = steps.astype(np.float64)
+                square += float(np.dot(squares * wide, wide))
         return math.sqrt(square)
 
     def _read_codes(self, index: int, start: int, out: Floats) -> Floats:
         """Fill `out` with codes as floats; returns their steps."""
-        code, step = self.places[index]
-        begin = code + packed_size(start, self.bits)
-        part = self.codes[begin : begin + packed_size(out.size, self.bits)]
+        part, steps = self._coded_from(index, start, out.size)
         if self.bits == 8:
             np.copyto(out, part.view(np.int8))
         else:
             unpack(part, self.bits, out)
+        return steps
+
+    def _coded_from(self, index: int, start: int, size: int) -> tuple[npt.NDArray[np.uint8], Floats]:
+        """The packed codes of `size` numbers, and their steps."""
+        code, step = self.places[index]
+        begin = code + packed_size(start, self.bits)
+        part = self.codes[begin : begin + packed_size(size, self.bits)]
         first = step + start // self.block if self.block else step
-        return self.steps[first : first + (-(-out.size // self.block) if self.block else 1)]
+        return part, self.steps[first : first + (-(-size // self.block) if self.block else 1)]
 
 
-def _scaled_square(part: Floats, steps: Floats, block: int) -> float:
-    """Sum of squares of `part`, every `block` of which has one of `steps` as its factor."""
+def _squares(part: Floats, block: int) -> Floats:
+    """The sums of the squares of every `block` numbers; the last may be of fewer."""
     rows = part[: part.size // block * block].reshape(-1, block)
     squares = np.matmul(rows[:, None, :], rows[:, :, None]).reshape(-1)
-    wide = steps.astype(np.float64)
-    square = float(np.dot(squares * wide[: len(rows)], wide[: len(rows)]))
     rest = part[rows.size :]
-    return square + (float(np.dot(rest, rest)) * float(wide[-1]) ** 2 if rest.size else 0.0)
+    return np.append(squares, np.dot(rest, rest)) if rest.size else squares
 
 
 def _largest(vector: Array) -> np.float32:

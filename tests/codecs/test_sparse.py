@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parslfl.codecs import indices
@@ -101,6 +101,7 @@ def test_unbiased_numbers_have_the_right_mean() -> None:
     np.testing.assert_allclose(mean, delta["w"], rtol=0.12)
 
 
+@settings(deadline=None)  # loops for large models are compiled first
 @given(st.sets(st.integers(0, 5000), max_size=300), st.integers(5001, 10**7))
 def test_places_come_back(places: set[int], size: int) -> None:
     wanted = np.array(sorted(places), np.int64)

@@ -1,0 +1,98 @@
+"""Inner loops that numpy needs several passes and much new memory for, compiled where numba is installed.
+
+Each gives the same bits as the numpy code beside which it is called: one product or sum after the other,
+each rounded to float32. numba is an extra (`speed`): it admits a new numpy or Python only months later.
+
+Does not know: codecs, or whether what it is given has been checked.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int8]
+Bytes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.int64]
+#: Numbers below which nothing is compiled: that takes a second, numpy a few milliseconds.
+LEAST = 1 << 20
+#: The squares of so many codes have an exact sum in float32, whatever the order.
+EXACT = 1 << 10
+_MORE = 255
+
+
+class Compiled(NamedTuple):
+    """The functions below of the same names."""
+
+    add_codes: Callable[[Floats, Codes, Floats, int, np.float32], None]
+    sum_squares: Callable[[Codes, int, Floats], None]
+    read_gaps: Callable[[Bytes, Bytes, int, Places], int]
+    add_at: Callable[[Floats, Places, Floats, np.float32], None]
+
+
+def compiled(numbers: int) -> Compiled | None:
+    """The loops for a model of so many numbers; None where numpy is to do it."""
+    return _compiled() if numbers >= LEAST else None
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Compiled | None:
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        import numba
+    except ImportError as error:  # that of another numpy, mostly
+        warnings.warn(f"numba is installed but not used, numpy does its work: {error}", stacklevel=2)
+        return None
+    make: Any = numba.njit(nogil=True)
+    # places may come from somebody's own codec: one outside the sum is an IndexError, as numpy's
+    checked: Any = numba.njit(nogil=True, boundscheck=True)
+    return Compiled(make(add_codes), make(sum_squares), make(read_gaps), checked(add_at))
+
+
+def add_codes(into: Floats, codes: Codes, steps: Floats, block: int, weight: np.float32) -> None:
+    """`into += codes * steps * weight`, with one of `steps` for every `block` numbers."""
+    for number in range(steps.size):
+        start = number * block
+        sums, part, step = into[start : start + block], codes[start : start + block], steps[number]
+        for place in range(sums.size):
+            sums[place] += np.float32(part[place]) * step * weight
+
+
+def sum_squares(codes: Codes, block: int, out: Floats) -> None:
+    """Fill `out` with the sum of squares of every `block` of `codes`, `EXACT` at most."""
+    for number in range(out.size):
+        part, found = codes[number * block : (number + 1) * block], np.int32(0)
+        for place in range(part.size):
+            found += np.int32(part[place]) * np.int32(part[place])
+        out[number] = found
+
+
+def read_gaps(highs: Bytes, low: Bytes, shift: int, out: Places) -> int:
+    """Fill `out` with the places that `indices.write` made gaps of; returns how many numbers end in
+    `highs`, though no more than fit are written."""
+    found, at, gap, width = 0, np.int64(-1), np.int64(0), (out.size + 7) // 8
+    for high in highs:
+        gap += np.int64(high)
+        if high != _MORE:
+            if found < out.size:
+                at += (gap << shift) + 1
+                for plane in range(shift):
+                    bit = (low[plane * width + (found >> 3)] >> (found & 7)) & 1
+                    at += np.int64(bit) << plane
+                out[found] = at
+            found, gap = found + 1, np.int64(0)
+    return found
+
+
+def add_at(vector: Floats, places: Places, values: Floats, weight: np.float32) -> None:
+    """`vector[places] += values * weight`, one after the other."""
+    for number in range(places.size):
+        vector[places[number]] += values[number] * weight
