@@ -52,9 +52,7 @@ def _compiled() -> Compiled | None:
         warnings.warn(f"numba is installed but not used, numpy does its work: {error}", stacklevel=2)
         return None
     make: Any = numba.njit(nogil=True)
-    # places may come from somebody's own codec: one outside the sum is an IndexError, as numpy's
-    checked: Any = numba.njit(nogil=True, boundscheck=True)
-    return Compiled(make(add_codes), make(sum_squares), make(read_gaps), checked(add_at))
+    return Compiled(make(add_codes), make(sum_squares), make(read_gaps), make(add_at))
 
 
 def add_codes(into: Floats, codes: Codes, steps: Floats, block: int, weight: np.float32) -> None:
@@ -77,22 +75,42 @@ def sum_squares(codes: Codes, block: int, out: Floats) -> None:
 
 def read_gaps(highs: Bytes, low: Bytes, shift: int, out: Places) -> int:
     """Fill `out` with the places that `indices.write` made gaps of; returns how many numbers end in
-    `highs`, though no more than fit are written."""
-    found, at, gap, width = 0, np.int64(-1), np.int64(0), (out.size + 7) // 8
+    `highs`: with another number than fit, `out` holds no places."""
+    if not out.size:
+        return highs.size
+    found, gap, last = 0, np.int64(0), out.size - 1
     for high in highs:
         gap += np.int64(high)
-        if high != _MORE:
-            if found < out.size:
-                at += (gap << shift) + 1
-                for plane in range(shift):
-                    bit = (low[plane * width + (found >> 3)] >> (found & 7)) & 1
-                    at += np.int64(bit) << plane
-                out[found] = at
-            found, gap = found + 1, np.int64(0)
+        out[min(found, last)] = gap
+        ends = int(high != _MORE)  # a factor: a branch would often be guessed wrong
+        found, gap = found + ends, gap * (1 - ends)
+    if found != out.size:
+        return found
+    width = (out.size + 7) // 8
+    for number in range(out.size):
+        out[number] = (out[number] << shift) + 1
+    for plane in range(shift):
+        bits = low[plane * width : (plane + 1) * width]
+        for number in range(out.size):
+            out[number] += np.int64((bits[number >> 3] >> (number & 7)) & 1) << plane
+    at = np.int64(-1)
+    for number in range(out.size):
+        at += out[number]
+        out[number] = at
     return found
 
 
 def add_at(vector: Floats, places: Places, values: Floats, weight: np.float32) -> None:
-    """`vector[places] += values * weight`, one after the other."""
+    """`vector[places] += values * weight`, one after the other.
+
+    Raises:
+        IndexError: a place outside `vector`, or fewer values than places; nothing has been added then.
+    """
+    most = np.uint64(0)
+    for place in places:
+        most = max(most, np.uint64(place))  # of a negative one, a huge number
+    # checked one by one, additions take twice as long
+    if values.size < places.size or (places.size and most >= np.uint64(vector.size)):
+        raise IndexError("a sparse update has a place outside its model, or no value for one")
     for number in range(places.size):
         vector[places[number]] += values[number] * weight

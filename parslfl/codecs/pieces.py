@@ -146,9 +146,8 @@ class Sparse:
                 _add_at(array.reshape(-1), self.places[part] - edge, self.values[part], weight)
 
 
-def _add_sparse(total: Joined, terms: Sequence[tuple[Sparse, float]]) -> None:
-    """A piece of the sum is read in order first: a core waits for each of many places far apart."""
-    vector = total.vector
+def _add_sparse(vector: Array, terms: Sequence[tuple[Sparse, float]]) -> None:
+    """A piece of the sum is read in order first: numpy waits for each of many places far apart."""
     edges = np.arange(0, vector.size + _PIECE, _PIECE)
     cuts = [np.searchsorted(update.places, edges).tolist() for update, _ in terms]
     for piece, (start, end) in enumerate(pairwise(edges)):
@@ -173,14 +172,15 @@ def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:
 
     Neighbours of one kind are added together, a piece of the sum at a time.
     """
+    vector = total.vector if isinstance(total, Joined) else None
     for kind, neighbours in groupby(terms, key=lambda term: type(term[0])):
         run: list[Any] = list(neighbours)
         if kind is Dense:
             fold_all(total, [(delta.params, weight) for delta, weight in run])
         elif kind is Blocks:
             _add_blocks(total, run)
-        elif kind is Sparse and isinstance(total, Joined) and len(run) > 1 and total.vector.size > _PIECE:
-            _add_sparse(total, run)
+        elif kind is Sparse and vector is not None and len(run) > 1 and not compiled(vector.size):
+            _add_sparse(vector, run)
         else:
             for delta, weight in run:
                 delta.add(total, weight)

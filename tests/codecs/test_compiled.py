@@ -77,18 +77,30 @@ def test_the_same_places(gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert indices.read(data, note, size).tolist() == places.tolist()
 
 
-@pytest.mark.parametrize("data", [[3, 4], [3, 4, 5, 6], [3, 4, 255]])
+@pytest.mark.parametrize("data", [[], [3, 4], [3, 4, 5, 6], [3, 4, 255]])
 def test_bytes_of_more_or_fewer_places_are_refused(data: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEAST", 0)
     with pytest.raises(PayloadError, match="not 3 increasing numbers"):
         indices.read(np.array(data, np.uint8), {"kept": 3, "shift": 0, "bytes": len(data)}, 100)
 
 
-def test_a_place_outside_the_sum_is_an_error_as_in_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_place_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST", 0)
+    none = np.empty(0, np.uint8)
+    assert indices.read(none, {"kept": 0, "shift": 0, "bytes": 0}, 100).tolist() == []
+    with pytest.raises(PayloadError, match="not 0 increasing numbers"):
+        indices.read(np.array([3], np.uint8), {"kept": 0, "shift": 0, "bytes": 1}, 100)
+
+
+@pytest.mark.parametrize("places", [[1, 5], [-1, 2], [2, 2**62], [0, 1, 2]])
+def test_a_place_outside_the_sum_is_an_error(places: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote the codec that gave it: without a check it would be written to."""
     monkeypatch.setattr(module, "LEAST", 0)
     total = Joined.empty_like({"w": np.zeros(5, np.float32)})
-    with pytest.raises(IndexError):
-        Sparse(np.array([1, 5]), np.ones(2, np.float32)).add(total, 1.0)
+    total["w"][...] = 7
+    with pytest.raises(IndexError, match="outside its model"):
+        Sparse(np.array(places), np.ones(2, np.float32)).add(total, 1.0)
+    assert total["w"].tolist() == [7] * 5
 
 
 def test_a_small_model_compiles_nothing() -> None:
