@@ -44,8 +44,14 @@ HYBRID ?= --dataset auto --rounds 5
 hybrid: env ## train on a Slurm and a Kubernetes cluster at once, both started on this machine (root on Debian)
 	PYTHONPATH=tests/workers:tests/testbeds/slurm:tests/testbeds/kubernetes $(PY) tests/testbeds/hybrid_bed.py $(HYBRID)
 
-test: lint ## the linters, then every test; `.ci/run` calls exactly this
-	$(PY) -m pytest
+test: lint $(VENV)/flower/.made ## the linters, then every test; `.ci/run` calls exactly this
+	PARSLFL_FLOWER=$(abspath $(VENV))/flower $(PY) -m pytest
+
+# Another implementation to hold the strategies against, out of the environment's way.
+$(VENV)/flower/.made: tests/strategies/flower.txt | env
+	rm -rf $(VENV)/flower
+	$(PIP) install --quiet --target $(VENV)/flower --no-deps -r tests/strategies/flower.txt
+	@touch $@
 
 check: lint ## the linters, then the layer, import, pickling, shape and wheel tests
 	$(PY) -m pytest tests/quality

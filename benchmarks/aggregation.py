@@ -13,7 +13,7 @@ merge    what a run does: map, verify, check, fold, in two threads
 codecs   the same merge of 20 updates as some codecs make them, and their fold alone, beside reading the bytes
          of int8 and one pass over the sum for each; in two threads too. Loops are compiled where numba is
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
-         PARSLFL_FLOWER, see tests/strategies/test_flower.py)
+         PARSLFL_FLOWER, see tests/strategies/test_flower.py; `make test` leaves it in .venv/flower)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
 
 There are 20 different updates, read again and again beyond that.

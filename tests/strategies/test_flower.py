@@ -1,11 +1,9 @@
 """Another implementation as oracle: Flower's strategies on the same random updates, to 1e-6.
 
 Flower's wheel asks for another certifi, fastapi and protobuf than this environment has, so it does not
-go into it: install it by itself, and name the folder in PARSLFL_FLOWER.
+go into it: `make test` puts it into a folder of its own, which PARSLFL_FLOWER names. By hand:
 
-    pip install --target FOLDER --no-deps flwr==1.42.0 "protobuf<7" pycryptodome iterators typer tomli
-        tomli-w prompt-toolkit httpx httpcore h11 anyio sniffio wcwidth sqlalchemy greenlet alembic mako
-        shellingham annotated-doc grpcio-health-checking fastapi==0.138.0 "starlette<1.4" "uvicorn<0.50"
+    pip install --target FOLDER --no-deps -r tests/strategies/flower.txt
 
 Skipped without. Where Flower departs from a paper, the test says how it is brought back.
 """
