@@ -40,7 +40,7 @@ class Dynamic:
 
     def weight(self, evidence: Evidence) -> float:
         size = float(evidence.samples)
-        loss = 1 / (1 + evidence.loss)
+        loss = 1 / (1 + max(evidence.loss, 0.0))  # a loss below 0 counts as 0; NaN stays, and is refused
         spread = 1 / (1 + (evidence.variance or 0.0))
         factors = {"size": size, "loss": loss, "variance": spread, "product": size * loss * spread}
         return factors[self.by] if evidence.samples else 0.0

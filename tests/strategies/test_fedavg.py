@@ -77,6 +77,11 @@ def test_dynamic_weights(aggregated: Aggregated, by: str, weights: tuple[float, 
     assert new["w"].tolist() == pytest.approx([1 + first, 2 + 1 - first, 3])
 
 
+@pytest.mark.parametrize("loss", [0.0, -0.5, -1.0, -7.0])
+def test_no_loss_counts_more_than_none(loss: float) -> None:
+    assert Dynamic("loss").weight(Evidence(3, 1, LocalWork(), 1.0, loss=loss)) == 1.0
+
+
 def test_only_those_that_need_it_measure_the_variance() -> None:
     asked = [Dynamic(by).local(LocalWork()).variance for by in ("size", "loss", "variance", "product")]
     assert asked == [False, False, True, True]
