@@ -22,7 +22,7 @@ from typing import Literal
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_positive
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class Dynamic:
 
     by: Literal["size", "loss", "variance", "product"] = "product"
     lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:
         return replace(work, variance=self.by in {"variance", "product"})

@@ -87,6 +87,13 @@ def test_only_those_that_need_it_measure_the_variance() -> None:
     assert asked == [False, False, True, True]
 
 
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"qfedavg"}))
+@pytest.mark.parametrize("lr", ["0", "-1"])
+def test_a_step_that_leads_nowhere_or_away_is_refused(name: str, lr: str) -> None:
+    with pytest.raises(ConfigError, match="lr must be positive"):
+        parse(f"{name}:lr={lr}", STRATEGIES, "strategy")
+
+
 def test_another_quantity_is_refused() -> None:
     with pytest.raises(ConfigError, match="dynamic:by: 'age' is not 'size' or 'loss'"):
         parse("dynamic:by=age", STRATEGIES, "strategy")
