@@ -69,6 +69,7 @@ def _lines(request: Request, run_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield from _sizes(experiment, federation, plan)
     yield "round 1", f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
     yield "closes", _closes(plan)
+    yield from (("mind", remark) for remark in request.remarks())
     where = shown(run_dir) if run_dir else "a new directory in runs/"
     yield "run", f"{plural(experiment.rounds, 'round')} in {where}"
 

@@ -23,12 +23,18 @@ from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, load_experiment, split_settings
 from parslfl.fitting import check
+from parslfl.protocols import NeedsAll
 from parslfl.rundir.journal import described
 from parslfl.rundir.runs import recorded_threads
 from parslfl.settings import build
 from parslfl.sites import Federation, load_federation, local_folders
 
 T = TypeVar("T")
+
+_ALL = (
+    "needs all updates of a round at once: they fill the run directory until its end (one model a client), "
+    "and cannot be merged at their sites"
+)
 
 #: Digits of a number of clients: more is a slip of the finger.
 _DIGITS = 9
@@ -43,6 +49,13 @@ class Request:
     federation: Federation
     experiment: Experiment
     note: str = ""
+
+    def remarks(self) -> list[str]:
+        """What a person should know of the strategy before it is run: a sentence each."""
+        strategy, name = self.experiment.strategy, self.experiment.resolved()["strategy"]
+        costly = isinstance(strategy, NeedsAll)
+        doubt = getattr(strategy, "caution", lambda _: "")(self.experiment.per_round)
+        return [f"{name} {said}" for said in (_ALL if costly else "", doubt) if said]
 
 
 def asked(args: Namespace, defaults: Mapping[str, object], *, fitting: bool = True) -> Request:

@@ -81,6 +81,11 @@ class TrimmedMean(_Alike):
         if not 0 <= self.cut < 0.5:
             raise ValueError(f"cut must be at least 0 and below 0.5, got {self.cut}")
 
+    def caution(self, updates: int) -> str:
+        if self.cut and not int(self.cut * updates):
+            return f"cuts nothing off {updates} updates: their plain mean, which one client can steer"
+        return ""
+
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
         stack.reduce(lambda rows: _middle(rows, int(self.cut * len(rows))), out)
 
@@ -101,6 +106,12 @@ class Krum(_Alike):
         super().__post_init__()
         if self.hostile < 0 or self.keep < 1:
             raise ValueError(f"hostile must be at least 0 and keep at least 1: {self.hostile}, {self.keep}")
+
+    def caution(self, updates: int) -> str:
+        least = 2 * self.hostile + 3
+        if updates < least:
+            return f"is proven to hold for {least} updates a round and more, not for {updates}"
+        return ""
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
         chosen = self.choose(stack.squared_distances().tolist())
