@@ -56,7 +56,7 @@ def _compiled() -> Compiled | None:
     except Exception as error:  # noqa: BLE001 - one for another numpy, without its libraries, half removed
         warnings.warn(f"numba is installed but not used, numpy does its work: {error}", stacklevel=2)
         return None
-    if numba.config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1: as plain Python they take seconds an update
+    if getattr(numba.config, "DISABLE_JIT", 0):  # plain Python takes seconds an update
         return None
     make: Any = numba.njit(nogil=True)
     # places may come from somebody's own codec: one outside the sum is an IndexError, as numpy's

@@ -111,8 +111,20 @@ def remembered(run_dir: Path, args: Namespace) -> Request:
     experiment = _tried(problems, lambda: build(Experiment, settings))
     if federation is None or experiment is None:
         where = str(run_dir / "run.yaml")
-        raise ConfigError([replace(problem, where=problem.where or where) for problem in problems])
+        raise ConfigError(
+            [
+                replace(problem, where=problem.where or where, message=problem.message + _own(problem))
+                for problem in problems
+            ]
+        )
     return Request(_with_threads(federation, recorded_threads(content)), experiment)
+
+
+def _own(problem: Problem) -> str:
+    """What to do where a name in a run directory is that of a user's own class."""
+    if not problem.message.startswith("unknown "):
+        return ""
+    return "; if it is a class of your own, go on in Python: orchestrator.rounds(..., run_dir, resume=True)"
 
 
 def whole(text: str, flag: str) -> int:

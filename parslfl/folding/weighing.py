@@ -61,7 +61,7 @@ def weight_of(evidence: Evidence, strategy: Strategy) -> float:
     Raises:
         PayloadError: the strategy's answer is no possible weight; what the update claims is to blame.
     """
-    with _reckoning("weight"):
+    with _reckoning(strategy, "weight"):
         weight = strategy.weight(evidence)
     if not 0 <= weight <= MAX_WEIGHT:
         raise PayloadError(f"has the impossible weight {weight}")
@@ -74,7 +74,7 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     Raises:
         PayloadError: as in `weight_of`.
     """
-    with _reckoning("scales"):
+    with _reckoning(strategy, "scales"):
         scales = strategy.scales(evidence) if is_scaled(strategy) else (1.0,)
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
         raise PayloadError(f"has the impossible scales {scales}")
@@ -82,9 +82,10 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def _reckoning(what: str) -> Iterator[None]:
+def _reckoning(strategy: Strategy, method: str) -> Iterator[None]:
     """A division by zero or an overflow follows from what the update claims."""
     try:
         yield
     except ArithmeticError as error:
-        raise PayloadError(f"no {what} follows from what it claims: {error}") from error
+        who = f"{type(strategy).__name__}.{method}"
+        raise PayloadError(f"claims what {who} has no answer to: {error}") from error

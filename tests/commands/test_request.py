@@ -136,6 +136,14 @@ def test_a_run_remembers_what_it_was_asked(site: str, tmp_path: Path) -> None:
     assert more.experiment == first.experiment.model_copy(update={"rounds": 30})
 
 
+def test_a_run_with_a_class_of_one_s_own_says_where_it_can_go_on(site: str, tmp_path: Path) -> None:
+    written(asked(words("--site", site, "--per-round", "2"), {}), tmp_path)
+    file = tmp_path / "run.yaml"
+    file.write_text(file.read_text().replace("strategy: fedavg:lr=1.0", "strategy: Mine:beta=1"))
+    with pytest.raises(ConfigError, match=r"run\.yaml: strategy: unknown strategy 'Mine'.*; if .* in Python"):
+        remembered(tmp_path, Namespace())
+
+
 def test_a_run_that_cannot_be_remembered_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere"):
         remembered(tmp_path / "nowhere", Namespace())

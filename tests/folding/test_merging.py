@@ -307,8 +307,8 @@ def test_what_a_strategy_asked_for_must_come(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("strategy", "claim", "why"),
     [
-        (QFedAvg(q=2), {"start_loss": 1e300}, "no weight follows from what it claims: math range"),
-        (FedAvg(), {"samples": 10**400}, "no weight follows from what it claims: int too"),
+        (QFedAvg(q=2), {"start_loss": 1e300}, "claims what QFedAvg.weight has no answer to: math range"),
+        (FedAvg(), {"samples": 10**400}, "claims what FedAvg.weight has no answer to: int too"),
         (Dynamic("loss"), {"loss": math.nan}, "has the impossible weight nan"),
     ],
 )
