@@ -92,14 +92,18 @@ def _steering(experiment: Experiment) -> dict[str, str]:
 
 def _merging(federation: Federation, experiment: Experiment) -> dict[str, str]:
     """A site that sends one sum hides its updates."""
-    merging = [site.name for site in federation.sites if site.merges()]
+    merging = [site for site in federation.sites if site.merges()]
     if not merging or not isinstance(experiment.strategy, NeedsAll):
         return {}
+    ranks = [site.name for site in merging if site.executor.kind == "mpi"]
+    name = ranks[0] if ranks else merging[0].name
+    cure = (
+        "an mpi site can do no other:" if ranks else f"let the driver merge (sites.{name}.merge=driver), or"
+    )
     return {
         "strategy": (
-            f"{experiment.resolved()['strategy']} must see every update, and {merging[0]} would send only "
-            f"their sum: let the driver merge (sites.{merging[0]}.merge=driver; an mpi site cannot), or "
-            "choose a strategy that averages"
+            f"{experiment.resolved()['strategy']} must see every update, and {name} would send only "
+            f"their sum: {cure} choose a strategy that averages"
         )
     }
 

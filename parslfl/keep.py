@@ -53,7 +53,9 @@ class ClientStore:
         if accepted < 0:
             return zeros_like(like), ()
         if found is None:
-            return zeros_like(like), (f"{name} of round {accepted + 1} is not in {self.folder}: from zeros",)
+            return zeros_like(like), (
+                f"{name} of round {accepted + 1} is gone or damaged in {self.folder}: from zeros",
+            )
         try:
             require_like(found, like, name)
         except ValueError as error:

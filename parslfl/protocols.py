@@ -154,7 +154,8 @@ class Strategy(Protocol):
     The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates in
     cohort order, and `step` turns it into the next model. Such a strategy is linear: updates are
     folded as they come, and may be merged at their site first. One that also has `combine`
-    (`NeedsAll`) is not.
+    (`NeedsAll`) is not. Where it has `caution(updates)`, that says in words, after its name, what it does
+    not hold with so few updates a round; "" if nothing.
     """
 
     def local(self, work: LocalWork) -> LocalWork:

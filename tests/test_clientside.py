@@ -103,7 +103,7 @@ def test_an_update_that_was_not_accepted_leaves_no_trace(tmp_path: Path) -> None
 def test_a_state_that_is_gone_is_said(tmp_path: Path, strategy: Strategy) -> None:
     name = type(strategy).__name__.lower()
     lost = trained(task(tmp_path, strategy, round=3, accepted=2))
-    assert lost.notes == (f"{name} of round 3 is not in {tmp_path}/clients: begun afresh",)
+    assert lost.notes == (f"{name} of round 3 is gone or damaged in {tmp_path}/clients: begun afresh",)
     fresh = trained(task(tmp_path / "new", strategy, round=3))
     assert fresh.notes == ()
     assert lost.ref.checksum == fresh.ref.checksum

@@ -101,7 +101,7 @@ def test_without_error_feedback_nothing_is_kept(task: TrainTask) -> None:
 def test_a_residual_that_is_gone_is_told(task: TrainTask) -> None:
     update = tasks.train(replace(task, round=5, accepted=2))
     assert isinstance(update, Update)
-    assert update.notes == (f"residual of round 3 is not in {task.store}: from zeros",)
+    assert update.notes == (f"residual of round 3 is gone or damaged in {task.store}: from zeros",)
     assert kept(replace(task, round=5)) == [0, 3, 2, 1]
 
 

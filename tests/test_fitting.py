@@ -29,6 +29,13 @@ def test_a_strategy_that_must_see_every_update_is_refused(federation: Federation
         check(federation, Experiment(strategy=strategy))
 
 
+def test_ranks_are_not_told_to_let_the_driver_merge() -> None:
+    cures = {"far.merge=driver.*, or choose": MERGING, "an mpi site can do no other: choose": RANKS}
+    for cure, federation in cures.items():
+        with pytest.raises(ConfigError, match=cure):
+            check(federation, Experiment(strategy="median"))
+
+
 @pytest.mark.parametrize("federation", [MERGING, RANKS])
 @pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedadam", "fednova", "scaffold", "qfedavg"])
 def test_one_that_averages_is_not(federation: Federation, strategy: str) -> None:

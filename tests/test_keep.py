@@ -79,7 +79,7 @@ def test_state_that_is_gone_damaged_or_of_another_model_is_zeros_and_is_told(sto
     assert store.recall(ANN, "residual", 6, LIKE)[1] == ()
     found, (note,) = store.recall(ANN, "residual", 5, LIKE)
     assert float(found["w"].sum()) == 0
-    assert note == f"residual of round 6 is not in {store.folder}: from zeros"
+    assert note == f"residual of round 6 is gone or damaged in {store.folder}: from zeros"
     found, (note,) = store.recall(ANN, "residual", 6, {"w": np.ones(4, np.float32)})
     assert found["w"].tolist() == [0, 0, 0, 0]
     assert note.startswith("residual of round 7 does not fit: ")

@@ -9,6 +9,7 @@ Does not know: codecs, or whether what it is given has been checked.
 from __future__ import annotations
 
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -26,6 +27,7 @@ LEAST = 1 << 20
 #: The squares of so many codes have an exact sum in float32, whatever the order.
 EXACT = 1 << 10
 _MORE = 255
+_one = threading.Lock()
 
 
 class Compiled(NamedTuple):
@@ -39,7 +41,10 @@ class Compiled(NamedTuple):
 
 def compiled(numbers: int) -> Compiled | None:
     """The loops for a model of so many numbers; None where numpy is to do it."""
-    return _compiled() if numbers >= LEAST else None
+    if numbers < LEAST:
+        return None
+    with _one:  # lanes begin together: loading it twice would compile twice
+        return _compiled()
 
 
 @lru_cache(maxsize=1)
@@ -48,8 +53,10 @@ def _compiled() -> Compiled | None:
         return None
     try:
         import numba
-    except ImportError as error:  # that of another numpy, mostly
+    except Exception as error:  # noqa: BLE001 - one for another numpy, without its libraries, half removed
         warnings.warn(f"numba is installed but not used, numpy does its work: {error}", stacklevel=2)
+        return None
+    if getattr(numba.config, "DISABLE_JIT", 0):  # plain Python takes seconds an update
         return None
     make: Any = numba.njit(nogil=True)
     return Compiled(make(add_codes), make(sum_squares), make(read_gaps), make(add_at))

@@ -21,7 +21,10 @@ from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
 from parslfl.document import shown
 from parslfl.experiment import Experiment
+from parslfl.folding.weighing import scales_of
+from parslfl.learning import Evidence
 from parslfl.messages import RoundPlan
+from parslfl.protocols import Strategy, shares
 from parslfl.report.text import duration, megabytes, plural
 from parslfl.seeding import derive
 from parslfl.sites import Federation, local_folders
@@ -66,6 +69,7 @@ def _lines(request: Request, run_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield from _sizes(experiment, federation, plan)
     yield "round 1", f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
     yield "closes", _closes(plan)
+    yield from (("mind", remark) for remark in request.remarks())
     where = shown(run_dir) if run_dir else "a new directory in runs/"
     yield "run", f"{plural(experiment.rounds, 'round')} in {where}"
 
@@ -116,19 +120,27 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
         yield "model", f"size unknown here: {error}"
         return
     update = wire.pack(*plan.cohort[0].codec.encode(params.trained(model))).size
-    whole, sums = wire.pack(model).size, wire.pack(params.trained(model)).size
+    whole, strategy = wire.pack(model).size, experiment.strategy
+    sums = _sums(strategy, plan) * wire.pack(params.trained(model)).size
+    beside = wire.pack(strategy.start(model)).size if shares(strategy) else 0
     away = experiment.downlink()
     later = wire.pack(*away.encode(params.trained(model))).size if away else whole
     down = again = up = 0
     for site in federation.sites:
         chosen = sum(a.client.site == site.name for a in plan.cohort)
         takers = min(1, chosen) if site.executor.kind == "mpi" else chosen
-        down += whole * takers
-        again += takers * (whole if site.transport.kind == "inline" else min(later, whole))
+        down += takers * (whole + beside)
+        again += takers * ((whole if site.transport.kind == "inline" else min(later, whole)) + beside)
         up += sums * min(1, chosen) if site.merges() else update * chosen
     yield "model", f"{params.size(model):,} parameters, {megabytes(params.nbytes(model))}"
     most = f" ({megabytes(down)} where they lack the model before)" if again < down else ""
     yield "a round", f"{megabytes(again)} down to clients{most}, {megabytes(up)} up from them"
+
+
+def _sums(strategy: Strategy, plan: RoundPlan) -> int:
+    """How many sums of the model's size a site that merges sends."""
+    some = Evidence(1, 1, plan.cohort[0].work, 1.0, 1.0, 1.0, start_loss=1.0, variance=1.0)
+    return len(scales_of(some, strategy))
 
 
 def _cohort(plan: RoundPlan) -> str:

@@ -23,12 +23,18 @@ from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, load_experiment, split_settings
 from parslfl.fitting import check
+from parslfl.protocols import NeedsAll
 from parslfl.rundir.journal import described
 from parslfl.rundir.runs import recorded_threads
 from parslfl.settings import build
 from parslfl.sites import Federation, load_federation, local_folders
 
 T = TypeVar("T")
+
+_ALL = (
+    "needs all updates of a round at once: they fill the run directory until its end (one model a client), "
+    "and cannot be merged at their sites"
+)
 
 #: Digits of a number of clients: more is a slip of the finger.
 _DIGITS = 9
@@ -43,6 +49,13 @@ class Request:
     federation: Federation
     experiment: Experiment
     note: str = ""
+
+    def remarks(self) -> list[str]:
+        """What a person should know of the strategy before it is run: a sentence each."""
+        strategy, name = self.experiment.strategy, self.experiment.resolved()["strategy"]
+        costly = isinstance(strategy, NeedsAll)
+        doubt = getattr(strategy, "caution", lambda _: "")(self.experiment.per_round)
+        return [f"{name} {said}" for said in (_ALL if costly else "", doubt) if said]
 
 
 def asked(args: Namespace, defaults: Mapping[str, object], *, fitting: bool = True) -> Request:
@@ -98,8 +111,20 @@ def remembered(run_dir: Path, args: Namespace) -> Request:
     experiment = _tried(problems, lambda: build(Experiment, settings))
     if federation is None or experiment is None:
         where = str(run_dir / "run.yaml")
-        raise ConfigError([replace(problem, where=problem.where or where) for problem in problems])
+        raise ConfigError(
+            [
+                replace(problem, where=problem.where or where, message=problem.message + _own(problem))
+                for problem in problems
+            ]
+        )
     return Request(_with_threads(federation, recorded_threads(content)), experiment)
+
+
+def _own(problem: Problem) -> str:
+    """What to do where a name in a run directory is that of a user's own class."""
+    if not problem.message.startswith("unknown "):
+        return ""
+    return "; if it is a class of your own, go on in Python: orchestrator.rounds(..., run_dir, resume=True)"
 
 
 def whole(text: str, flag: str) -> int:

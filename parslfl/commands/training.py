@@ -16,7 +16,6 @@ from rich.console import Console
 from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
-from parslfl.protocols import NeedsAll
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
@@ -78,20 +77,16 @@ def _told(request: Request, path: Path, resume: bool, screen: Display) -> list[R
 
 
 def _title(request: Request, path: Path) -> str:
-    """Two lines: what is learnt, and where; a third where a strategy is costly."""
+    """Two lines: what is learnt, and where; more where the strategy asks for a remark."""
     what = request.experiment.resolved()
     clients = sum(site.clients for site in request.federation.sites)
     sites = ", ".join(site.name for site in request.federation.sites)
-    title = (
-        f"{what['name']}: {what['dataset']} by {what['partition']}, {what['model']}, {what['strategy']}\n"
-        f"{plural(clients, 'client')} at {sites}, {what['per_round']} a round; {shown(path)}"
+    lines = (
+        f"{what['name']}: {what['dataset']} by {what['partition']}, {what['model']}, {what['strategy']}",
+        f"{plural(clients, 'client')} at {sites}, {what['per_round']} a round; {shown(path)}",
+        *request.remarks(),
     )
-    if isinstance(request.experiment.strategy, NeedsAll):
-        title += (
-            f"\n{what['strategy']} needs all updates of a round at once: they fill the run directory until "
-            "its end (one model a client), and cannot be merged at their sites"
-        )
-    return title
+    return "\n".join(lines)
 
 
 def _note(error: BaseException, path: Path) -> None:

@@ -5,7 +5,9 @@ Does not know: parameters, or what becomes of an update.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 from parslfl.errors import PayloadError
 from parslfl.learning import Evidence, LocalWork
@@ -59,7 +61,8 @@ def weight_of(evidence: Evidence, strategy: Strategy) -> float:
     Raises:
         PayloadError: the strategy's answer is no possible weight; what the update claims is to blame.
     """
-    weight = strategy.weight(evidence)
+    with _reckoning(strategy, "weight"):
+        weight = strategy.weight(evidence)
     if not 0 <= weight <= MAX_WEIGHT:
         raise PayloadError(f"has the impossible weight {weight}")
     return weight
@@ -71,7 +74,18 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     Raises:
         PayloadError: as in `weight_of`.
     """
-    scales = strategy.scales(evidence) if is_scaled(strategy) else (1.0,)
+    with _reckoning(strategy, "scales"):
+        scales = strategy.scales(evidence) if is_scaled(strategy) else (1.0,)
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
         raise PayloadError(f"has the impossible scales {scales}")
     return scales
+
+
+@contextlib.contextmanager
+def _reckoning(strategy: Strategy, method: str) -> Iterator[None]:
+    """A division by zero or an overflow follows from what the update claims."""
+    try:
+        yield
+    except ArithmeticError as error:
+        who = f"{type(strategy).__name__}.{method}"
+        raise PayloadError(f"claims what {who} has no answer to: {error}") from error

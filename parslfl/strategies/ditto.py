@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
 from parslfl.params import Params
-from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.fedavg import FedAvg, require_positive
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Ditto:
     lr: float = 1.0
 
     def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
         if self.pull < 0:
             raise ValueError(f"pull must not be negative, got {self.pull}")
         if not 0 <= self.held_out < 1:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_positive
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,15 @@ class Dynamic:
     by: Literal["size", "loss", "variance", "product"] = "product"
     lr: float = 1.0
 
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
+
     def local(self, work: LocalWork) -> LocalWork:
         return replace(work, variance=self.by in {"variance", "product"})
 
     def weight(self, evidence: Evidence) -> float:
         size = float(evidence.samples)
-        loss = 1 / (1 + evidence.loss)
+        loss = 1 / (1 + max(evidence.loss, 0.0))  # a loss below 0 counts as 0; NaN stays, and is refused
         spread = 1 / (1 + (evidence.variance or 0.0))
         factors = {"size": size, "loss": loss, "variance": spread, "product": size * loss * spread}
         return factors[self.by] if evidence.samples else 0.0

@@ -22,6 +22,9 @@ class FedAvg:
 
     lr: float = 1.0
 
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
+
     def local(self, work: LocalWork) -> LocalWork:
         return work
 
@@ -42,3 +45,13 @@ def apply(params: Params, mean: Params, lr: float) -> Params:
             np.multiply(array, array.dtype.type(lr), out=array)
         np.add(params[name], array, out=array)
     return {name: mean.get(name, array) for name, array in params.items()}
+
+
+def require_positive(name: str, value: float) -> None:
+    """Check that a strategy's field leads somewhere.
+
+    Raises:
+        ValueError: it is not above 0.
+    """
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")

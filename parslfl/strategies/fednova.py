@@ -17,7 +17,7 @@ import numpy as np
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_positive
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class FedNova:
     """
 
     lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:
         return work

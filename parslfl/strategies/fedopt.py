@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params, blocks, fold, trained, zeros_like
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_positive
 
 Floats = npt.NDArray[np.floating]
 
@@ -37,6 +37,7 @@ class FedAvgM:
 
     def __post_init__(self) -> None:
         _below_one("beta", self.beta)
+        require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:
         return work
@@ -62,8 +63,8 @@ class _Adaptive(ABC):
 
     def __post_init__(self) -> None:
         _below_one("beta1", self.beta1)
-        if not self.tau > 0:
-            raise ValueError(f"tau must be positive, got {self.tau}")
+        require_positive("tau", self.tau)
+        require_positive("lr", self.lr)
 
     @abstractmethod
     def second(self, v: Floats, squares: Floats) -> Floats:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.fedavg import FedAvg, require_positive
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class FedProx:
     lr: float = 1.0
 
     def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
         if self.mu < 0:
             raise ValueError(f"mu must not be negative, got {self.mu}")
 

@@ -27,7 +27,7 @@ import numpy as np
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
 from parslfl.stack import Rows, Stack, in_order
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_positive
 
 #: Weiszfeld's iterations, and the least distance that one divides by (Pillutla et al., section 4).
 _ITERATIONS, _SMOOTH = 32, 1e-6
@@ -38,6 +38,9 @@ class _Alike:
     """What robust strategies share: every client with samples has one vote."""
 
     lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:
         return work
@@ -74,8 +77,14 @@ class TrimmedMean(_Alike):
     cut: float = 0.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.cut < 0.5:
             raise ValueError(f"cut must be at least 0 and below 0.5, got {self.cut}")
+
+    def caution(self, updates: int) -> str:
+        if self.cut and not int(self.cut * updates):
+            return f"cuts nothing off {updates} updates: their plain mean, which one client can steer"
+        return ""
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
         stack.reduce(lambda rows: _middle(rows, int(self.cut * len(rows))), out)
@@ -94,8 +103,15 @@ class Krum(_Alike):
     keep: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.hostile < 0 or self.keep < 1:
             raise ValueError(f"hostile must be at least 0 and keep at least 1: {self.hostile}, {self.keep}")
+
+    def caution(self, updates: int) -> str:
+        least = 2 * self.hostile + 3
+        if updates < least:
+            return f"is proven to hold for {least} updates a round and more, not for {updates}"
+        return ""
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
         chosen = self.choose(stack.squared_distances().tolist())
@@ -140,7 +156,8 @@ class NormClip(_Alike):
     norm: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("norm", self.norm)
+        super().__post_init__()
+        require_positive("norm", self.norm)
 
     def scales(self, evidence: Evidence) -> tuple[float, ...]:
         return (min(1.0, self.norm / evidence.norm) if evidence.norm else 1.0,)
@@ -156,7 +173,8 @@ class MedianClip(_Alike):
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _positive("factor", self.factor)
+        super().__post_init__()
+        require_positive("factor", self.factor)
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
         norms = [e.norm for e in cohort.evidence]
@@ -172,8 +190,3 @@ def _middle(rows: Rows, cut: int) -> Rows:
         total += row
     total /= len(ordered) - 2 * cut
     return total
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")

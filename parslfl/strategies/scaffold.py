@@ -22,7 +22,7 @@ import numpy as np
 
 from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
 from parslfl.params import Params, fold, subtract, trained, zeros_like
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_positive
 from parslfl.strategies.fednova import inverse, step_norm
 
 
@@ -38,6 +38,9 @@ class Scaffold:
     shares: ClassVar[bool] = True
 
     lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:
         return work

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +116,24 @@ def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
         importlib.util, "find_spec", lambda name, *rest: None if name == "numba" else found(name, *rest)
     )
     assert compiled(1 << 20) is None
+
+
+def test_where_numba_is_told_to_compile_nothing_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    assert compiled(1 << 20) is None
+
+
+def test_a_numba_that_is_damaged_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise OSError('Could not load libllvmlite.so')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "numba", raising=False)
+    with pytest.warns(UserWarning, match="not used, numpy does its work: Could not load libllvmlite"):
+        assert compiled(1 << 20) is None
+
+
+def test_lanes_that_begin_together_get_the_same_loops() -> None:
+    with ThreadPoolExecutor(4) as lanes:
+        assert len({id(found) for found in lanes.map(compiled, [1 << 20] * 4)}) == 1
 
 
 def test_a_numba_that_does_not_fit_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,16 @@ def test_a_site_that_merges_sends_one_sum_and_ranks_read_one_model() -> None:
     assert "23 to 24 examples a client" in text
 
 
+def test_a_strategy_s_state_and_further_sums_are_in_the_bytes() -> None:
+    """SCAFFOLD: a state of 2,752 bytes beside each model, and two sums instead of one."""
+    experiment = Experiment.model_validate(
+        {"dataset": "digits", "model": "softmax", "partition": "iid", "strategy": "scaffold"}
+    )
+    plain, merging = (load_federation("local", {"sites[0].merge": where}) for where in ("driver", "site"))
+    assert "a round    0.11 MB down to clients, 0.055 MB up from them" in shown(plain, experiment)
+    assert "a round    0.11 MB down to clients, 0.0055 MB up from them" in shown(merging, experiment)
+
+
 def test_what_goes_down_after_the_first_round_is_said() -> None:
     """A difference of 650 halves is 1,472 bytes with its header, a model 2,752; 20 of each."""
     experiment = Experiment.model_validate(

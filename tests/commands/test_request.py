@@ -136,6 +136,14 @@ def test_a_run_remembers_what_it_was_asked(site: str, tmp_path: Path) -> None:
     assert more.experiment == first.experiment.model_copy(update={"rounds": 30})
 
 
+def test_a_run_with_a_class_of_one_s_own_says_where_it_can_go_on(site: str, tmp_path: Path) -> None:
+    written(asked(words("--site", site, "--per-round", "2"), {}), tmp_path)
+    file = tmp_path / "run.yaml"
+    file.write_text(file.read_text().replace("strategy: fedavg:lr=1.0", "strategy: Mine:beta=1"))
+    with pytest.raises(ConfigError, match=r"run\.yaml: strategy: unknown strategy 'Mine'.*; if .* in Python"):
+        remembered(tmp_path, Namespace())
+
+
 def test_a_run_that_cannot_be_remembered_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nowhere"):
         remembered(tmp_path / "nowhere", Namespace())
@@ -165,9 +173,28 @@ def test_how_a_round_closes_may_be_changed_for_the_rest(site: str, tmp_path: Pat
 def test_a_strategy_that_needs_all_updates_says_so_before_the_run(site: str) -> None:
     given = ("--site", site, "--per-round", "2", "--strategy")
     costly, plain = (asked(words(*given, name), {}) for name in ("trimmed:cut=0.1", "fedavg"))
-    (said,) = training._title(costly, Path("runs/x")).splitlines()[2:]
+    said = training._title(costly, Path("runs/x")).splitlines()[2]
     assert said == (
         "trimmed:lr=1.0,cut=0.1 needs all updates of a round at once: they fill the run directory until its "
         "end (one model a client), and cannot be merged at their sites"
     )
+    assert plain.remarks() == []
     assert len(training._title(plain, Path("runs/x")).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("strategy", "few", "enough"),
+    [
+        ("trimmed:cut=0.3", "cuts nothing off 3 updates", 4),
+        ("krum:hostile=1", "5 updates a round and more, not for 3", 5),
+    ],
+)
+def test_too_few_updates_for_a_strategy_are_said_before_the_run(
+    site: str, strategy: str, few: str, enough: int
+) -> None:
+    said = [
+        asked(words("--site", site, "--per-round", n, "--strategy", strategy), {}).remarks()[1:]
+        for n in ("3", str(enough))
+    ]
+    assert [few in remark for remark in said[0]] == [True]
+    assert said[1] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params
 from parslfl.protocols import Codec, Strategy
+from parslfl.strategies.dynamic import Dynamic
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.qfedavg import QFedAvg
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, TrimmedMean
@@ -300,6 +302,23 @@ def test_what_a_strategy_asked_for_must_come(tmp_path: Path) -> None:
         for value in (None, "nan", "-1.0")
     ]
     assert [u.client.index for u in note.updates] == [3]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "claim", "why"),
+    [
+        (QFedAvg(q=2), {"start_loss": 1e300}, "claims what QFedAvg.weight has no answer to: math range"),
+        (FedAvg(), {"samples": 10**400}, "claims what FedAvg.weight has no answer to: int too"),
+        (Dynamic("loss"), {"loss": math.nan}, "has the impossible weight nan"),
+    ],
+)
+def test_a_claim_that_cannot_be_reckoned_with_costs_its_client_only(
+    strategy: Strategy, claim: dict[str, Any], why: str
+) -> None:
+    good = replace(update(CLIENTS[0], 1, 1, 1), start_loss=1.0)
+    note = merge(folding(strategy=strategy), 0, None, good, replace(update(CLIENTS[1], 9, 9, 9), **claim))
+    assert [u.client.index for u in note.updates] == [0]
+    assert [why in f.reason for f in note.failures] == [True]
 
 
 def test_what_nobody_asked_for_counts_for_nothing(tmp_path: Path) -> None:

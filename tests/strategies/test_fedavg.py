@@ -77,9 +77,21 @@ def test_dynamic_weights(aggregated: Aggregated, by: str, weights: tuple[float, 
     assert new["w"].tolist() == pytest.approx([1 + first, 2 + 1 - first, 3])
 
 
+@pytest.mark.parametrize("loss", [0.0, -0.5, -1.0, -7.0])
+def test_no_loss_counts_more_than_none(loss: float) -> None:
+    assert Dynamic("loss").weight(Evidence(3, 1, LocalWork(), 1.0, loss=loss)) == 1.0
+
+
 def test_only_those_that_need_it_measure_the_variance() -> None:
     asked = [Dynamic(by).local(LocalWork()).variance for by in ("size", "loss", "variance", "product")]
     assert asked == [False, False, True, True]
+
+
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"qfedavg"}))
+@pytest.mark.parametrize("lr", ["0", "-1"])
+def test_a_step_that_leads_nowhere_or_away_is_refused(name: str, lr: str) -> None:
+    with pytest.raises(ConfigError, match="lr must be positive"):
+        parse(f"{name}:lr={lr}", STRATEGIES, "strategy")
 
 
 def test_another_quantity_is_refused() -> None:
