@@ -40,7 +40,7 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from parslfl.codecs import wire
+from parslfl.codecs import compiled, wire
 from parslfl.codecs.pieces import add_all, opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
@@ -238,6 +238,7 @@ def table(folder: Path, updates: list[Update], number: int) -> Table:
 
 def coded(folder: Path, updates: list[Update]) -> Table:
     """What a run does with updates of several codecs, and the least that int8 can take."""
+    compiled.FIRST = 0
     total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
     compared = {"raw": merger(folder, updates, RAW), "raw, fold": folding(folder, updates, RAW)}
     for name, codec in CODED.items():

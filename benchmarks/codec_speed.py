@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from parslfl import specs
-from parslfl.codecs import wire
+from parslfl.codecs import compiled, wire
 from parslfl.codecs.chain import Chain
 from parslfl.codecs.names import CODECS
 from parslfl.codecs.pieces import opened
@@ -60,8 +60,7 @@ def main() -> int:
     parser.add_argument("--codec", action="append", help="only this spec; may be repeated")
     parser.add_argument("--numpy", action="store_true", help="as if numba were not installed")
     args = parser.parse_args()
-    if args.numpy:
-        sys.modules["numba"] = None  # type: ignore[assignment]
+    compiled.FIRST = sys.maxsize if args.numpy else 0
     delta = update(args.seed, args.steps)
     print(f"{size(delta):,} parameters in {len(delta)} arrays, {nbytes(delta) / 1e6:.1f} MB; norm "
           f"{math.sqrt(squared_norm(delta)):.3g}; load of the machine {os.getloadavg()[0]:.1f}")  # fmt: skip

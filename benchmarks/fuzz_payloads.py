@@ -88,7 +88,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     if args.compiled:
-        compiled.LEAST = 0
+        compiled.FIRST = 0
     began = time.perf_counter()
     limit_memory()
     tally = run(args.count, args.seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +42,9 @@ def drawn(seed: int) -> Params:
 
 
 @pytest.fixture(autouse=True)
-def afresh() -> Iterator[None]:
+def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has left enough to numpy."""
+    monkeypatch.setattr(module, "FIRST", 0)
     module._compiled.cache_clear()
     yield
     module._compiled.cache_clear()
@@ -64,30 +67,28 @@ def folded(codec: Codec, dtype: type, joined: bool) -> tuple[float, dict[str, by
 def test_the_same_bits_as_numpy(
     codec: Codec, joined: bool, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = folded(codec, dtype, joined)
-    monkeypatch.setattr(module, "LEAST", 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "FIRST", math.inf)
+        plain = folded(codec, dtype, joined)
     assert compiled(0) is not None
     assert folded(codec, dtype, joined) == plain
 
 
 @pytest.mark.parametrize("gap", [1, 12, 300, 40_000])
-def test_the_same_places(gap: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_places(gap: int) -> None:
     places = np.cumsum(np.random.default_rng(gap).integers(1, 2 * gap, 500))
     size = int(places[-1]) + 9
     data, note = indices.write(places, size)
-    monkeypatch.setattr(module, "LEAST", 0)
     assert indices.read(data, note, size).tolist() == places.tolist()
 
 
 @pytest.mark.parametrize("data", [[], [3, 4], [3, 4, 5, 6], [3, 4, 255]])
-def test_bytes_of_more_or_fewer_places_are_refused(data: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAST", 0)
+def test_bytes_of_more_or_fewer_places_are_refused(data: list[int]) -> None:
     with pytest.raises(PayloadError, match="not 3 increasing numbers"):
         indices.read(np.array(data, np.uint8), {"kept": 3, "shift": 0, "bytes": len(data)}, 100)
 
 
-def test_no_place_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAST", 0)
+def test_no_place_at_all() -> None:
     none = np.empty(0, np.uint8)
     assert indices.read(none, {"kept": 0, "shift": 0, "bytes": 0}, 100).tolist() == []
     with pytest.raises(PayloadError, match="not 0 increasing numbers"):
@@ -95,9 +96,8 @@ def test_no_place_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("places", [[1, 5], [-1, 2], [2, 2**62], [0, 1, 2]])
-def test_a_place_outside_the_sum_is_an_error(places: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_outside_the_sum_is_an_error(places: list[int]) -> None:
     """Whoever wrote the codec that gave it: without a check it would be written to."""
-    monkeypatch.setattr(module, "LEAST", 0)
     total = Joined.empty_like({"w": np.zeros(5, np.float32)})
     total["w"][...] = 7
     with pytest.raises(IndexError, match="outside its model"):
@@ -105,9 +105,12 @@ def test_a_place_outside_the_sum_is_an_error(places: list[int], monkeypatch: pyt
     assert total["w"].tolist() == [7] * 5
 
 
-def test_a_small_model_compiles_nothing() -> None:
-    assert compiled((1 << 20) - 1) is None
-    assert compiled(1 << 20) is not None
+def test_nothing_is_compiled_until_there_has_been_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST", 100)
+    monkeypatch.setattr(module, "_left_to_numpy", [0])
+    assert compiled(60) is None
+    assert compiled(60) is None
+    assert compiled(1) is not None
 
 
 def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
