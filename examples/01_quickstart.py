@@ -16,4 +16,4 @@ experiment = Experiment(
 )
 
 for report in rounds(federation, experiment):
-    print(f"round {report.round}: accuracy {report.accuracy:.3f}, {len(report.updates)} clients")
+    print(f"round {report.round + 1}: accuracy {report.accuracy:.3f}, {len(report.updates)} clients")

@@ -45,4 +45,4 @@ experiment = Experiment(
 )
 
 for report in rounds(federation, experiment):
-    print(f"round {report.round}: accuracy {report.accuracy:.3f}, training loss {report.loss:.3f}")
+    print(f"round {report.round + 1}: accuracy {report.accuracy:.3f}, training loss {report.loss:.3f}")

@@ -50,4 +50,4 @@ experiment = Experiment(
 )
 
 for report in rounds(federation, experiment):
-    print(f"round {report.round}: accuracy {report.accuracy:.3f}, {report.bytes_up / 1e6:.2f} MB up")
+    print(f"round {report.round + 1}: accuracy {report.accuracy:.3f}, {report.bytes_up / 1e6:.2f} MB up")

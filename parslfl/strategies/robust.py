@@ -82,12 +82,16 @@ class TrimmedMean(_Alike):
             raise ValueError(f"cut must be at least 0 and below 0.5, got {self.cut}")
 
     def caution(self, updates: int) -> str:
-        if self.cut and not int(self.cut * updates):
+        if self.cut and not self._off(updates):
             return f"cuts nothing off {updates} updates: their plain mean, which one client can steer"
         return ""
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
-        stack.reduce(lambda rows: _middle(rows, int(self.cut * len(rows))), out)
+        stack.reduce(lambda rows: _middle(rows, self._off(len(rows))), out)
+
+    def _off(self, updates: int) -> int:
+        """How many are cut off each end: 0.29 of 100 are 29, though their product is a little less."""
+        return int(self.cut * updates + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +115,8 @@ class Krum(_Alike):
         least = 2 * self.hostile + 3
         if updates < least:
             return f"is proven to hold for {least} updates a round and more, not for {updates}"
+        if self.hostile and self.keep > updates - self.hostile:
+            return f"keeps more than the {updates - self.hostile} honest ones among {updates} updates"
         return ""
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:

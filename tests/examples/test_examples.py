@@ -23,7 +23,7 @@ def test_script(script: Path, tmp_path: Path) -> None:
     out, err = process.communicate(timeout=100)
     assert process.returncode == 0, err
     assert err == ""
-    assert [line.split(":")[0] for line in out.splitlines()] == [f"round {n}" for n in range(5)]
+    assert [line.split(":")[0] for line in out.splitlines()] == [f"round {n}" for n in range(1, 6)]
     assert guarded_by(process.pid) == []
 
 

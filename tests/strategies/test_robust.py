@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from parslfl.errors import ConfigError
+from parslfl.learning import Cohort
 from parslfl.params import Params
 from parslfl.protocols import NeedsAll, Strategy
 from parslfl.specs import parse
+from parslfl.stack import Stack
 from parslfl.strategies.names import STRATEGIES
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, NormClip, TrimmedMean
 
@@ -40,6 +42,31 @@ def test_trimmed_mean(aggregated: Aggregated) -> None:
 
 def test_nothing_trimmed_is_the_mean(aggregated: Aggregated) -> None:
     assert moved(aggregated(TrimmedMean(cut=0), FIVE[:4])[1]) == [1, 0.5, 0.5]
+
+
+def test_the_share_to_cut_is_a_number_of_updates_whatever_its_last_bits() -> None:
+    """0.29 * 100 is 28.999999999999996."""
+    rows = np.concatenate([np.full(29, -1e6), np.zeros(42), np.full(29, 2e6)]).astype(np.float32)
+    out = {"w": np.empty(1, np.float32)}
+    stack = Stack(tuple({"w": row.reshape(1)} for row in rows))
+    TrimmedMean(cut=0.29).combine(stack, Cohort((), 100), out)
+    assert out["w"].tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "updates", "words"),
+    [
+        (TrimmedMean(cut=0.2), 4, "cuts nothing off 4 updates"),
+        (TrimmedMean(cut=0.2), 5, ""),
+        (Krum(hostile=4), 10, "is proven to hold for 11 updates"),
+        (Krum(hostile=4, keep=16), 20, ""),
+        (Krum(hostile=4, keep=17), 20, "keeps more than the 16 honest ones among 20"),
+        (Krum(hostile=0, keep=9), 4, ""),
+    ],
+)
+def test_what_too_few_updates_mean(strategy: TrimmedMean | Krum, updates: int, words: str) -> None:
+    assert strategy.caution(updates).startswith(words)
+    assert bool(strategy.caution(updates)) == bool(words)
 
 
 def test_krum_takes_the_one_in_the_middle(aggregated: Aggregated) -> None:
