@@ -26,8 +26,9 @@ from parslfl.seeding import generator
 
 #: Matrices whose shorter side is at most this are not sketched.
 _WHOLE = 128
-#: A sketch is this many times wider than an even share of the numbers, and a few columns more.
-_WIDER, _MORE = 2, 8
+#: A sketch is this much wider than an even share of the numbers, and a few columns more. Twice as wide costs
+#: half as much time again, and leaves no smaller an error once `quantize` has added its own.
+_WIDER, _MORE = 1.25, 8
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,9 @@ def _components(matrix: Array, most: int, source: np.random.Generator) -> _Facto
     wide = (matrix.T if turned else matrix).astype(np.float32, copy=False)
     basis = None
     if most < len(wide):
-        sketch = source.standard_normal((wide.shape[1], most), np.float32)
+        # signs instead of normal numbers: made sooner, and as good
+        signs = source.integers(0, 2, (wide.shape[1], most), np.int8)
+        sketch = np.multiply(signs, np.float32(2), dtype=np.float32) - np.float32(1)
         basis = np.linalg.qr(wide @ sketch)[0]
     inner = wide if basis is None else basis.T @ wide
     vectors = np.linalg.eigh(inner @ inner.T)[1][:, ::-1]
