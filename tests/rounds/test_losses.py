@@ -191,8 +191,10 @@ def test_an_evaluation_that_hangs_does_not_hang_the_run(
 
 
 def test_a_strategy_that_fails_is_named(federation: Federation, experiment: Make, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="round 1 could not be merged: ZeroDivisionError"):
+    with pytest.raises(RunError, match="round 1 could not be merged: KeyError: 'norm'"):
         next(rounds(federation, experiment(strategy=Broken()), tmp_path / "run"))
+    with pytest.raises(QuorumError, match=r"4 x refused: .* Divided.weight has no answer to: div"):
+        next(rounds(federation, experiment(strategy=Divided()), tmp_path / "third"))
     with pytest.raises(RunError, match="Shapeless.step returned other arrays"):
         next(rounds(federation, experiment(strategy=Shapeless()), tmp_path / "other"))
 
@@ -200,7 +202,15 @@ def test_a_strategy_that_fails_is_named(federation: Federation, experiment: Make
 @dataclass(frozen=True)
 class Broken(FedAvg):
     def weight(self, evidence: Evidence) -> float:
-        return 1 / 0
+        return float({}["norm"])
+
+
+@dataclass(frozen=True)
+class Divided(FedAvg):
+    """What a client claims may be the cause, so it is its update that is refused."""
+
+    def weight(self, evidence: Evidence) -> float:
+        return 1 / (evidence.samples - evidence.samples)
 
 
 @dataclass(frozen=True)
