@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
-#: Numbers that a process leaves to numpy first: compiling takes a second and 0.1 GB, and int8 gains a second
-#: on about twice as many. Workers, and ranks that live for a round, hardly ever have so many.
+#: Numbers that a process leaves to numpy first: compiling takes a second and 0.1 GB, and a second is gained
+#: on twice as many of int8, or a third of sparse ones. Workers, and ranks of one round, hardly have so many.
 FIRST = 1 << 30
 #: The squares of so many codes have an exact sum in float32, whatever the order.
 EXACT = 1 << 10
@@ -42,7 +42,7 @@ class Compiled(NamedTuple):
 
 
 def compiled(numbers: int) -> Compiled | None:
-    """The loops for an update to so many numbers; None where numpy is to do it."""
+    """The loops that are to go over so many numbers; None where numpy is to do it."""
     with _one:  # lanes run side by side: loading it twice would compile twice
         if _left_to_numpy[0] >= FIRST:
             return _compiled()

@@ -62,7 +62,7 @@ def read(data: Bytes, note: Mapping[str, Any], size: int) -> Places:
         found = len(places) == kept and not bits[size:].any()
     else:
         shift = count(note, "shift", MAX_SHIFT)
-        places = _from_gaps(data, kept, shift, size)
+        places = _from_gaps(data, kept, shift)
         found = len(places) == kept and (not kept or int(places[-1]) < size)
     if not found:
         raise PayloadError(f"its positions are not {kept} increasing numbers below {size}")
@@ -88,14 +88,14 @@ def _highs(numbers: Places) -> Bytes:
     return made
 
 
-def _from_gaps(data: Bytes, kept: int, shift: int, size: int) -> Places:
+def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
     """The places; another number of them than `kept` where the bytes are not of so many."""
     none = np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
     highs = data[: max(0, len(data) - low_size(kept, shift))]
     low = data[len(highs) :]
     if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
         return none
-    if loops := compiled(size):
+    if loops := compiled(kept):
         places = np.empty(kept, np.int64)
         return places if loops.read_gaps(highs, low, shift, places) == kept else none
     last = highs != _MORE

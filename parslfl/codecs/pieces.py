@@ -161,7 +161,7 @@ def _add_at(vector: Array, places: npt.NDArray[np.int64], values: Floats, weight
     """`vector[places] += weight * values`, each place once."""
     # numpy's quick way is for its own dtype objects alone: those that come from a pickle are equal copies
     own, factor = np.dtype(vector.dtype.str), np.float32(weight)
-    if own == np.float32 and (loops := compiled(vector.size)):
+    if own == np.float32 and (loops := compiled(places.size)):
         loops.add_at(vector, places, values, factor)
     else:
         np.add.at(vector.view(own), places, (values * factor).astype(own, copy=False))
@@ -179,7 +179,7 @@ def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:
             fold_all(total, [(delta.params, weight) for delta, weight in run])
         elif kind is Blocks:
             _add_blocks(total, run)
-        elif kind is Sparse and vector is not None and len(run) > 1 and not compiled(vector.size):
+        elif kind is Sparse and vector is not None and len(run) > 1 and not compiled(0):
             _add_sparse(vector, run)
         else:
             for delta, weight in run:

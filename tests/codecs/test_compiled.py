@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from parslfl.codecs import compiled as module
-from parslfl.codecs import indices
+from parslfl.codecs import indices, pieces
 from parslfl.codecs.compiled import compiled
 from parslfl.codecs.pieces import Sparse, opened
 from parslfl.codecs.quantize import Quantize
@@ -111,6 +111,20 @@ def test_nothing_is_compiled_until_there_has_been_enough_to_do(monkeypatch: pyte
     assert compiled(60) is None
     assert compiled(60) is None
     assert compiled(1) is not None
+
+
+def test_what_counts_is_what_is_gone_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sparse update counts for its places, read once and added once, however many pieces the sum has."""
+    monkeypatch.setattr(module, "FIRST", math.inf)
+    monkeypatch.setattr(module, "_left_to_numpy", left := [0])
+    monkeypatch.setattr(pieces, "_PIECE", 1 << 10)
+    update = drawn(3)
+    total, codec = Joined.empty_like(update), TopK(0.01)
+    total.vector.fill(0)
+    packed = codec.encode(update, 5)
+    count = packed[0]["values"].size
+    pieces.add_all(total, [(opened(codec, *packed, update), 1.0) for _ in range(3)])
+    assert left == [6 * count]
 
 
 def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
