@@ -56,8 +56,8 @@ class Site(Settings):
     there see it, or None for the experiment's. `retries`: how often a task whose worker died is
     tried again. `state`: a folder there that outlives workers, for what clients keep from round to
     round; by default the `file` transport's. `merge`: where the updates of its clients are added up: by the
-    driver, or at the `site`, which then sends one sum a round (needs the `file` transport; an
-    `mpi` site always does it, on any).
+    driver, or at the `site`, which then sends one sum a round (needs the `file` transport; an `mpi` site
+    always does it, on any: there it is the default, and 'driver' is refused).
     """
 
     name: Annotated[str, AfterValidator(_name)]
@@ -75,10 +75,21 @@ class Site(Settings):
 
     def merges(self) -> bool:
         """Whether one sum a round comes from here in place of its clients' updates."""
-        return self.merge == "site" or self.executor.kind == "mpi"
+        return self.merge == "site"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ranks_merge(cls, given: Any) -> Any:
+        """Left out, `merge` says of an mpi site what it does."""
+        executor = given.get("executor") if isinstance(given, Mapping) else None
+        kind = executor.get("kind") if isinstance(executor, Mapping) else getattr(executor, "kind", None)
+        return {"merge": "site", **given} if kind == "mpi" else given
 
     @model_validator(mode="after")
     def _within_reach(self) -> Self:
+        if self.merge == "driver" and self.executor.kind == "mpi":
+            message = "the ranks of an mpi site always add their updates up: leave it out, or write 'site'"
+            raise FieldError(message, "merge")
         if self.merge == "site" and self.transport.kind != "file" and self.executor.kind != "mpi":
             message = (
                 f"'site' needs updates that the workers of {self.name} can all read, and the transport "

@@ -13,6 +13,7 @@ from parslfl.errors import ConfigError
 from parslfl.messages import Client
 from parslfl.sites import Federation, Site, find_site_file, load_federation, site_files, state_folder
 from parslfl_executors.local import Local
+from parslfl_executors.mpi import Mpi
 
 SHIPPED = Path(__file__).parents[1] / "site_configs"
 KINDS = "kubernetes, local, mpi, slurm"
@@ -141,6 +142,23 @@ def test_two_sites_of_one_name_are_one_problem(folder: Path) -> None:
     assert refused(folder, TWO, {"sites.there.name": "here"}) == [
         f"--set sites.there.name=here: sites[1].name: a second site called 'here': {problem}"
     ]
+
+
+RANKS = "sites:\n  - name: far\n    clients: 3\n    executor: {kind: mpi, ranks_per_node: 2}\n"
+
+
+def test_ranks_merge_and_say_so(folder: Path) -> None:
+    (folder / "mpi.yaml").write_text(RANKS)
+    (far,) = load_federation("mpi").sites
+    assert far.merges()
+    assert Federation.model_validate(load_federation("mpi").resolved()).sites == (far,)
+    assert Site(name="far", clients=3, executor=Mpi(ranks_per_node=2)) == far
+
+
+def test_ranks_cannot_leave_it_to_the_driver(folder: Path) -> None:
+    problem = "the ranks of an mpi site always add their updates up: leave it out, or write 'site'"
+    told = refused(folder, RANKS + "    merge: driver\n")
+    assert told == [f"bad.yaml:5: sites[0].merge: {problem}"]
 
 
 def test_clients_are_counted_over_the_sites() -> None:

@@ -26,6 +26,8 @@ from parslfl.mpi.ranks import ANSWER, LENGTH, SAYS
 PATIENCE = 30.0
 #: Seconds from the request to end to the order.
 _GRACE = 5.0
+#: Characters of what a launcher says last that become part of the cause.
+_LAST_WORDS = 2000
 #: Where Parsl's MPIExecutor puts the launcher's command for the nodes that a task was given.
 _PREFIX = "PARSL_MPI_PREFIX"
 
@@ -108,5 +110,7 @@ def cause(said: str) -> str:
     """What ranks and launcher said, in one line: a rank's own reason, else the launcher's last words."""
     lines = [" ".join(line.strip("=").split()) for line in said.splitlines()]
     own = [line for line in lines if line.startswith(SAYS)]
-    told = [line for line in own or lines if line and "YOU CAN IGNORE" not in line]
-    return "; ".join(told[:1] if own else told[-6:])[:400] or "it said nothing"
+    if own:
+        return own[0]
+    told = [line for line in lines if line and "YOU CAN IGNORE" not in line]
+    return "; ".join(told[-6:])[-_LAST_WORDS:] or "it said nothing"

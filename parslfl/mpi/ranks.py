@@ -49,14 +49,13 @@ SAYS = "parslfl rank"
 
 @dataclass(frozen=True, eq=False)
 class Aboard:
-    """The site's transport for one job: the model as it was broadcast, updates that stay in memory.
+    """The site's transport for one job: what was `broadcast`, and updates that stay in memory.
 
     `deaf`: it does not hear that the round was closed, which ranks would not hear at once.
     """
 
     site: Transport
-    start: Ref
-    model: memoryview
+    broadcast: tuple[tuple[Ref, memoryview], ...]
     deaf: bool = False
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
@@ -64,8 +63,9 @@ class Aboard:
         return Ref(len(data), checksum, data=data)
 
     def get(self, ref: Ref) -> memoryview:
-        if ref == self.start:
-            return self.model
+        for here, data in self.broadcast:
+            if ref == here:
+                return data
         return self.site.get(ref) if ref.path else memoryview(ref.data)
 
     def drop(self, ref: Ref) -> None:
@@ -82,10 +82,10 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
         PayloadError: the model cannot be read.
     """
     started = time.monotonic()
-    came, apart = _broadcast(comm, task), isinstance(task.start, ModelRef)
+    came, apart = _broadcast_model(comm, task), isinstance(task.start, ModelRef)
     task = _with_plain_start(task)
-    aboard = Aboard(task.transport, task.start, came.data)
-    like, _ = wire.unpack(aboard.model, task.start.checksum)
+    aboard = Aboard(task.transport, ((task.start, came.data), *_broadcast_shared(comm, task)))
+    like, _ = wire.unpack(came.data, task.start.checksum)
     codecs = {given.client: given.codec for given in task.trains}
     works = {given.client: given.work for given in task.trains}
     desk = Desk(like=like)
@@ -121,17 +121,28 @@ def _together(comm: Any, task: RanksTask, aboard: Aboard) -> Iterator[Outcome]:
             yield outcome
 
 
-def _broadcast(comm: Any, task: RanksTask) -> Received:
+def _broadcast_model(comm: Any, task: RanksTask) -> Received:
     """The model, read once at the site and given to every rank."""
+    found = receive(task.transport, task.start) if comm.rank == 0 else None
+    came, notes = comm.bcast(found and (found.came, found.notes))
+    return Received(_broadcast(comm, found.data if found else None), came, notes)
+
+
+def _broadcast_shared(comm: Any, task: RanksTask) -> Iterator[tuple[Ref, memoryview]]:
+    """What the strategy's server shares with its clients, the same."""
+    for ref in {given.shared.checksum: given.shared for given in task.trains if given.shared}.values():
+        yield ref, _broadcast(comm, task.transport.get(ref) if comm.rank == 0 else None)
+
+
+def _broadcast(comm: Any, data: memoryview | None) -> memoryview:
+    """What rank 0 has, on every rank."""
     from mpi4py import MPI
 
-    found = receive(task.transport, task.start) if comm.rank == 0 else None
-    size, came, notes = comm.bcast(found and (len(found.data), found.came, found.notes))
-    buffer = np.empty(size, np.uint8)
-    if found is not None:
-        buffer[:] = np.frombuffer(found.data, np.uint8)  # MPI wants memory that it may write
+    buffer = np.empty(comm.bcast(data and len(data)), np.uint8)
+    if data is not None:
+        buffer[:] = np.frombuffer(data, np.uint8)  # MPI wants memory that it may write
     comm.Bcast([buffer, MPI.BYTE])
-    return Received(buffer.data.toreadonly(), came, notes)
+    return buffer.data.toreadonly()
 
 
 def _with_plain_start(task: RanksTask) -> RanksTask:

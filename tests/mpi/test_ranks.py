@@ -17,6 +17,7 @@ import pytest
 from counting import Counting
 from linear import Linear
 from looking import alive, wait_until
+from noted import Noted
 
 from parslfl.codecs import wire
 from parslfl.codecs.cast import Fp16
@@ -31,6 +32,7 @@ from parslfl.mpi import job as mpi_job
 from parslfl.mpi.job import cause, command, run_site
 from parslfl.params import trained
 from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.scaffold import Scaffold
 from parslfl.tasks import train
 from parslfl.transport import node_cache
 from parslfl.transport.file import File
@@ -169,6 +171,9 @@ def test_the_cause_is_a_rank_s_own_word_or_the_launcher_s_last() -> None:
     assert cause(said) == "parslfl rank 1: ValueError: no"
     assert cause("====\n=   EXIT CODE: 9\n=   YOU CAN IGNORE THIS\n\n") == "EXIT CODE: 9"
     assert cause("") == "it said nothing"
+    long = "parslfl rank 0: FileNotFoundError: " + 60 * "/a/folder"
+    assert cause(f"noise\n{long}\n") == long
+    assert cause("\n".join(["x" * 3000, "exit code 9"])).endswith("xxx; exit code 9")
 
 
 def test_half_precision_survives_the_reduction(make: Make) -> None:
@@ -194,6 +199,22 @@ def test_ranks_that_train_a_client_together_do_as_one_process_does(make: Make) -
         wanted = sum(4 * delta[name] for delta in deltas)
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
         assert np.any(wanted)
+
+
+def test_model_and_shared_state_are_read_once_for_all_ranks(make: Make, tmp_path: Path) -> None:
+    task = make(ranks=2)
+    noted = Noted(str(tmp_path / "far"), log=str(tmp_path / "log"))
+    model, strategy = Linear(), Scaffold()
+    params = model.init(DATA.shape, DATA.classes, 0)
+    packed, control = wire.pack(params), wire.pack(strategy.start(params))
+    start = noted.put("models/linear", packed.buffers, packed.checksum)
+    shared = noted.put("models/control", control.buffers, control.checksum)
+    changes = {"model": model, "start": start, "strategy": strategy, "shared": shared, "transport": noted}
+    trains = tuple(replace(one, store=str(tmp_path / "store"), **changes) for one in task.trains)
+    partial = run_site(replace(task, trains=trains, start=start, strategy=strategy, transport=noted))
+    assert not partial.merged.failures
+    assert len(partial.refs) == 2
+    assert (tmp_path / "log").read_text().splitlines() == ["models/linear", "models/control"]
 
 
 def test_a_rank_that_fails_alone_ends_the_job(make: Make) -> None:
