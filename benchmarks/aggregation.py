@@ -1,6 +1,6 @@
 """How fast updates become a model: 11.2 M float32 parameters, in turn with one plain copy of them all.
 
-    python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust]
+    python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust] [--numpy]
 
 Seconds are the least of five turns, taken in turn in one process: other work on a machine only adds. MB is
 what the process's own memory (not mapped files) grows by at its peak. "processor" is the time of all cores
@@ -10,8 +10,9 @@ copy     every update copied once into one buffer: reading them cannot take less
 fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
          two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
-codecs   the same merge of 20 updates as some codecs make them, and their fold alone, beside reading the bytes
-         of int8 and one pass over the sum for each; in two threads too. Loops are compiled where numba is
+codecs   the same merge of 20, 60 and 500 updates as some codecs make them, and their fold alone, beside
+         reading the bytes of int8 and one pass over the sum for each; in two threads too. Loops are compiled
+         where numba is installed, but not with --numpy
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py; `make test` leaves it in .venv/flower)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
@@ -44,9 +45,10 @@ from parslfl.codecs import compiled, wire
 from parslfl.codecs.pieces import add_all, opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
+from parslfl.codecs.sparse import TOGETHER, is_sparse
 from parslfl.codecs.topk import TopK
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.merging import Folding, Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold_all
@@ -57,6 +59,9 @@ from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip,
 from parslfl.transport.file import File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
+#: Of how many updates the tables of codecs are.
+CODED_NUMBERS = 20, 60, 500
+CODED_UPDATES = int(os.environ.get("CU", "60"))
 #: Updates in one merge app, and chains of these apps, as in a run.
 GROUP, LANES = 4, 2
 RAW = Raw()
@@ -133,8 +138,8 @@ def least(costs: Sequence[Cost]) -> Cost:
     )
 
 
-def grouped(items: Sequence[T]) -> list[list[T]]:
-    return [list(items[start : start + GROUP]) for start in range(0, len(items), GROUP)]
+def grouped(items: Sequence[T], size: int = GROUP) -> list[list[T]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def lanes(items: Sequence[T]) -> list[list[list[T]]]:
@@ -148,8 +153,8 @@ def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], objec
 
     def one(job: Folding, lane: int, groups: list[list[Update]]) -> None:
         note: Merged | None = None
-        for group in groups:
-            note = merge(job, lane, note, *group)
+        for number, group in enumerate(groups, 1):
+            note = (merge if number == len(groups) else merge_on)(job, lane, note, *group)
         if note is not None and note.failures:
             raise SystemExit(f"refused: {note.failures[0].reason}")
 
@@ -168,16 +173,19 @@ def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], objec
     return merged
 
 
-def folding(folder: Path, told: list[Update], codec: Codec) -> Callable[[], object]:
-    """What of it is adding the updates, once they are opened."""
+def folding(folder: Path, different: list[Update], codec: Codec, number: int) -> Callable[[], object]:
+    """What of it is adding `number` updates, once they are opened."""
     like = {"w": np.zeros(SCALARS, np.float32)}
     both, desk = ThreadPoolExecutor(LANES), Desk(like=like)
-    arrays = [wire.unpack(File(str(folder)).get(update.ref)) for update in told]
-    deltas = [opened(codec, *parts, like) for parts in arrays]
+    arrays = [wire.unpack(File(str(folder)).get(update.ref)) for update in different]
+    ready = [opened(codec, *parts, like) for parts in arrays]
+    deltas = [ready[i % DIFFERENT] for i in range(number)]
 
     def one(lane: int) -> None:
         desk.clear(lane)
-        for group in lanes(deltas)[lane]:
+        mine = [delta for group in lanes(deltas)[lane] for delta in group]
+        together = TOGETHER if is_sparse(mine[0]) else GROUP
+        for group in grouped(mine, together):
             add_all(desk.sums(lane, 0), [(delta, 100.0) for delta in group])
 
     return lambda: list(both.map(one, range(LANES)))
@@ -236,29 +244,30 @@ def table(folder: Path, updates: list[Update], number: int) -> Table:
     return made
 
 
-def coded(folder: Path, updates: list[Update]) -> Table:
+def coded(folder: Path, updates: list[Update], number: int) -> Table:
     """What a run does with updates of several codecs, and the least that int8 can take."""
-    compiled.FIRST = 0
     total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
-    compared = {"raw": merger(folder, updates, RAW), "raw, fold": folding(folder, updates, RAW)}
-    for name, codec in CODED.items():
-        told = written(folder / name, codec)
-        compared[name] = merger(folder / name, told, codec)
-        compared[f"{name}, fold"] = folding(folder / name, told, codec)
-    codes = [np.arange(SCALARS // 8) + number for number in range(DIFFERENT)]
+    compared = dict[str, Callable[[], object]]()
+    for name, codec in {"raw": RAW, **CODED}.items():
+        where = folder if codec is RAW else folder / name
+        different = updates if codec is RAW else written(where, codec)
+        told = [different[i % DIFFERENT] for i in range(number)]
+        compared[name] = merger(where, told, codec)
+        compared[f"{name}, fold"] = folding(where, different, codec, number)
+    codes = [np.arange(SCALARS // 8) + i for i in range(DIFFERENT)]
 
     def limit(lane: int) -> None:
-        for one in codes[lane::LANES]:
-            one.max()  # reads the bytes of an int8 update
+        for one in range(lane, number, LANES):
+            codes[one % DIFFERENT].max()  # reads the bytes of an int8 update
             np.add(total[lane], np.float32(1), out=total[lane])
 
     compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
     costs = measured(compared)
-    made = Table(f"{DIFFERENT} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
+    made = Table(f"{number} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
     plain = costs["raw"]
     for name, (seconds, processor, memory) in costs.items():
-        wall = f"{1e3 * seconds / DIFFERENT:.2f}", f"{seconds / plain.seconds:.2f}"
-        both_cores = f"{1e3 * processor / DIFFERENT:.2f}", f"{processor / plain.processor:.2f}"
+        wall = f"{1e3 * seconds / number:.2f}", f"{seconds / plain.seconds:.2f}"
+        both_cores = f"{1e3 * processor / number:.2f}", f"{processor / plain.processor:.2f}"
         made.add_row(name, *wall, *both_cores, f"{memory:.0f}")
     return made
 
@@ -299,15 +308,19 @@ def robust(folder: Path, updates: list[Update]) -> Table:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["8", "20", "60", "500", "codecs", "robust"]
-    special = {"codecs": coded, "robust": robust}
+    words = [word for word in sys.argv[1:] if word != "--numpy"]
+    compiled.FIRST = 0 if len(words) == len(sys.argv[1:]) else sys.maxsize
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as folder:
-        updates = written(Path(folder))
-        for word in chosen:
-            where = Path(folder)
-            show = special.get(word)
-            console.print(show(where, updates) if show else table(where, updates, int(word)))
+        where = Path(folder)
+        updates = written(where)
+        for word in words or ["8", "20", "60", "500", "codecs", "robust"]:
+            if word == "codecs":
+                console.print(*(coded(where, updates, number) for number in CODED_NUMBERS))
+            elif word == "robust":
+                console.print(robust(where, updates))
+            else:
+                console.print(table(where, updates, int(word)))
 
 
 if __name__ == "__main__":

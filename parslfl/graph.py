@@ -111,12 +111,16 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     chains: dict[int, Any] = {}
     apart = {task.site for task in job.merge_tasks}
     waiting = [closing.settled[a.client] for a in job.plan.cohort if a.client.site not in apart]
-    for lane, group in _groups(waiting):
-        chains[lane] = submit(kernel, DRIVER, merging.merge, job.folding, lane, chains.get(lane), *group)
+    groups = _groups(waiting)
+    ends = {lane: number for number, (lane, _) in enumerate(groups)}
+    for number, (lane, group) in enumerate(groups):
+        fold = merging.merge if number == ends[lane] else merging.merge_on
+        chains[lane] = submit(kernel, DRIVER, fold, job.folding, lane, chains.get(lane), *group)
     for task, gathering in zip(job.merge_tasks, gatherings, strict=True):
         gathering.watch([s for client, s in closing.settled.items() if client.site == task.site])
-        fold = partials.fold_partial
-        chains[0] = submit(kernel, DRIVER, fold, job.folding, 0, chains.get(0), gathering.landed)
+        chains[0] = submit(
+            kernel, DRIVER, partials.fold_partial, job.folding, 0, chains.get(0), gathering.landed
+        )
     finished = submit(
         kernel,
         DRIVER,

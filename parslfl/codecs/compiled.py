@@ -22,22 +22,29 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
-#: Numbers that a process leaves to numpy first: compiling takes a second and 0.1 GB, and a second is gained
-#: on twice as many of int8, or a third of sparse ones. Workers, and ranks of one round, hardly have so many.
+#: Numbers that a process leaves to numpy first. Compiling takes 0.1 GB and a second for int8, 2.4 for sparse
+#: updates, and that is gained on three times as many numbers of int8, or on less than half as many places of
+#: sparse ones. Workers, and ranks of one round, hardly have so many.
 FIRST = 1 << 30
 #: The squares of so many codes have an exact sum in float32, whatever the order.
 EXACT = 1 << 10
 _MORE = 255
+#: Bytes of gaps of one of many updates that are read before the additions at their places begin.
+_AT_ONCE = 1 << 10
+#: float32 numbers in a line of the cache.
+_LINE = 16
 _one = threading.Lock()
 _left_to_numpy = [0]
 
 
 class Compiled(NamedTuple):
-    """The functions below of the same names."""
+    """The functions below of the same names, and what the two makers below make."""
 
     add_codes: Callable[[Floats, Codes, Floats, int, np.float32], None]
     sum_squares: Callable[[Codes, int, Floats], None]
-    read_gaps: Callable[[Bytes, Bytes, int, Places], int]
+    end_of_gaps: Callable[[Bytes, Bytes, int, int], tuple[int, int]]
+    add_gaps: Callable[..., None]
+    add_all_gaps: Callable[..., np.float32]
     add_at: Callable[[Floats, Places, Floats, np.float32], None]
 
 
@@ -62,7 +69,15 @@ def _compiled() -> Compiled | None:
     if getattr(numba.config, "DISABLE_JIT", 0):  # plain Python takes seconds an update
         return None
     make: Any = numba.njit(nogil=True)
-    return Compiled(make(add_codes), make(sum_squares), make(read_gaps), make(add_at))
+    add_gaps = make(adder_of_gaps(make(read_gaps)))
+    return Compiled(
+        make(add_codes),
+        make(sum_squares),
+        make(end_of_gaps),
+        add_gaps,
+        make(adder_of_all_gaps(add_gaps)),
+        make(add_at),
+    )
 
 
 def add_codes(into: Floats, codes: Codes, steps: Floats, block: int, weight: np.float32) -> None:
@@ -83,31 +98,126 @@ def sum_squares(codes: Codes, block: int, out: Floats) -> None:
         out[number] = found
 
 
-def read_gaps(highs: Bytes, low: Bytes, shift: int, out: Places) -> int:
-    """Fill `out` with the places that `indices.write` made gaps of; returns how many numbers end in
-    `highs`: with another number than fit, `out` holds no places."""
-    if not out.size:
-        return highs.size
-    found, gap, last = 0, np.int64(0), out.size - 1
+def end_of_gaps(highs: Bytes, low: Bytes, shift: int, kept: int) -> tuple[int, int]:
+    """How many gaps as `indices.write` makes them end in `highs`, and the last of `kept` places."""
+    found, total = 0, np.int64(0)
     for high in highs:
-        gap += np.int64(high)
-        out[min(found, last)] = gap
-        ends = int(high != _MORE)  # a factor: a branch would often be guessed wrong
-        found, gap = found + ends, gap * (1 - ends)
-    if found != out.size:
-        return found
-    width = (out.size + 7) // 8
-    for number in range(out.size):
-        out[number] = (out[number] << shift) + 1
+        total += np.int64(high)
+        found += int(high != _MORE)
+    total <<= shift
+    width = (kept + 7) // 8
     for plane in range(shift):
-        bits = low[plane * width : (plane + 1) * width]
-        for number in range(out.size):
-            out[number] += np.int64((bits[number >> 3] >> (number & 7)) & 1) << plane
-    at = np.int64(-1)
-    for number in range(out.size):
-        at += out[number]
-        out[number] = at
-    return found
+        ones = 0
+        for number in range(kept):
+            ones += (low[plane * width + (number >> 3)] >> (number & 7)) & 1
+        total += np.int64(ones) << plane
+    return found, int(total) + kept - 1
+
+
+def read_gaps(
+    highs: Bytes, low: Bytes, shift: int, number: int, kept: int, free: int, places: Places
+) -> tuple[int, np.int64]:
+    """Fill `places` with those of gaps number `number` and on, of `kept`, that end in `highs`, where the
+    first is `free` and its gap; returns how many, and the same of what comes next.
+    """
+    total, count = np.int64(0), np.uint64(0)
+    for high in highs:
+        total += np.int64(high)
+        places[count] = total
+        count += np.uint64(high != _MORE)  # no branch: it would often be guessed wrong
+    found = places[: np.int64(count)]
+    for one in range(found.size):
+        found[one] = free + (found[one] << shift) + one
+    after = np.int64(free) + (total << shift) + found.size
+    width = (kept + 7) // 8
+    for plane in range(shift):
+        bits, ones = low[plane * width : (plane + 1) * width], np.int64(0)
+        for one in range(found.size):
+            ones += np.int64((bits[(number + one) >> 3] >> ((number + one) & 7)) & 1)
+            found[one] += ones << plane
+        after += ones << plane
+    return found.size, after
+
+
+def adder_of_gaps(read: Callable[..., tuple[int, np.int64]]) -> Callable[..., None]:
+    """The function that adds an update; `read` is `read_gaps`, compiled."""
+
+    def add_gaps(
+        sums: Floats,
+        start: int,
+        highs: Bytes,
+        low: Bytes,
+        shift: int,
+        values: Floats,
+        weight: np.float32,
+        at: Places,
+        room: Places,
+    ) -> None:
+        """`sums[places - start] += values * weight` at those places that lie in `sums`, where the places are
+        those of the gaps, read from `at` on: byte, number of the place, first place that is possible. It is
+        set to where the next piece begins. `room`: memory for some places.
+
+        Should the bytes change meanwhile, nothing is written outside `sums`.
+        """
+        byte, number, free = at[0], at[1], at[2] - start
+        while byte < highs.size and number < values.size:
+            # first places, then additions: else each badly guessed branch would wait for memory
+            part = highs[byte : byte + min(room.size, values.size - number)]
+            count, after = read(part, low, shift, number, values.size, free, room)
+            if count and room[0] < 0:  # the bytes have changed since the last piece
+                return
+            inside = count
+            while inside and room[inside - 1] >= sums.size:
+                inside -= 1
+            added = values[number : number + inside]
+            for one in range(inside):
+                sums[np.uint64(room[one])] += added[one] * weight
+            number += inside
+            if inside == count:
+                byte, free = byte + part.size, after
+                continue
+            ended, free = 0, room[inside - 1] + 1 if inside else free
+            for high in part:
+                if ended == inside:
+                    break
+                ended, byte = ended + int(high != _MORE), byte + 1
+            break
+        at[0], at[1], at[2] = byte, number, free + start
+
+    return add_gaps
+
+
+def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32]:
+    """The function that adds several; `add_gaps` adds one and is compiled."""
+
+    def add_all_gaps(
+        sums: Floats,
+        start: int,
+        gaps: tuple[Bytes, ...],
+        ends: Places,
+        shifts: Places,
+        values: tuple[Floats, ...],
+        weights: Floats,
+        at: Places,
+        piece: int,
+    ) -> np.float32:
+        """As `add_gaps` of each update in turn, in one call: each call holds up Python's other threads. There
+        are as many as `ends` of the high parts in `gaps`; `at` has a row for each. Every `piece` numbers of
+        the sum are first read in order: places far apart take longer.
+        """
+        room, seen = np.empty(_AT_ONCE, np.int64), np.float32(0)
+        for begin in range(0, sums.size, piece):
+            part = sums[begin : begin + piece]
+            for number in range(0, part.size, _LINE):
+                seen = max(seen, part[number])
+            for one in range(ends.size):
+                highs, low = gaps[one][: ends[one]], gaps[one][ends[one] :]
+                add_gaps(
+                    part, start + begin, highs, low, shifts[one], values[one], weights[one], at[one], room
+                )
+        return seen  # or reading in order would be left out
+
+    return add_all_gaps
 
 
 def add_at(vector: Floats, places: Places, values: Floats, weight: np.float32) -> None:

@@ -9,12 +9,13 @@ Does not know: what is at the positions.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from parslfl.codecs.compiled import compiled
+from parslfl.codecs.compiled import Compiled
 from parslfl.codecs.layout import count
 from parslfl.codecs.packing import Bytes, low_size, pack_low, packed_size, unpack_low
 from parslfl.errors import PayloadError
@@ -49,6 +50,41 @@ def declared(note: Mapping[str, Any], size: int) -> tuple[int, int]:
     return kept, count(note, "bytes", packed_size(size, 1)) if "shift" in note else packed_size(size, 1)
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """`kept` places as `write` wrote them: up to `end` the high part of each gap, then the low bits."""
+
+    data: Bytes
+    end: int
+    shift: int
+    kept: int
+
+    @property
+    def highs(self) -> Bytes:
+        return self.data[: self.end]
+
+    @property
+    def low(self) -> Bytes:
+        return self.data[self.end :]
+
+    def places(self) -> Places:
+        """The places; another number of them than `kept` where the bytes are not of so many."""
+        highs = self.highs
+        last = highs != _MORE
+        if np.count_nonzero(last) != self.kept:
+            return np.empty(0, np.int64) if self.kept else np.zeros(1, np.int64)
+        # a byte that has more to come adds its 255 too; new memory costs more than arithmetic: little of it
+        steps = highs if self.shift else np.add(highs, last, dtype=np.uint16)
+        places = np.cumsum(steps, dtype=np.int64)
+        if self.end > self.kept:
+            places = places[last]
+        if self.shift:
+            places <<= self.shift
+            places += np.cumsum(unpack_low(self.low, self.shift, self.kept) + np.uint32(1), dtype=np.int64)
+        places -= 1
+        return places
+
+
 def read(data: Bytes, note: Mapping[str, Any], size: int) -> Places:
     """The places that `write` wrote.
 
@@ -56,17 +92,42 @@ def read(data: Bytes, note: Mapping[str, Any], size: int) -> Places:
         PayloadError: these bytes are not `kept` strictly increasing places below `size`.
     """
     kept, _ = declared(note, size)
-    if "shift" not in note:
+    if "shift" in note:
+        places = _split(data, note, size).places()
+        found = len(places) == kept and (not kept or int(places[-1]) < size)
+    else:
         bits = np.unpackbits(data, bitorder="little")
         places = np.flatnonzero(bits)
         found = len(places) == kept and not bits[size:].any()
-    else:
-        shift = count(note, "shift", MAX_SHIFT)
-        places = _from_gaps(data, kept, shift)
-        found = len(places) == kept and (not kept or int(places[-1]) < size)
     if not found:
-        raise PayloadError(f"its positions are not {kept} increasing numbers below {size}")
+        raise _refused(kept, size)
     return places
+
+
+def checked(data: Bytes, note: Mapping[str, Any], size: int, loops: Compiled) -> Gaps:
+    """The gaps that `write` wrote, found good, their places not yet reckoned: that would take memory.
+
+    Raises:
+        PayloadError: as `read`.
+    """
+    gaps = _split(data, note, size)
+    found, last = loops.end_of_gaps(gaps.highs, gaps.low, gaps.shift, gaps.kept)
+    if found != gaps.kept or last >= size:
+        raise _refused(gaps.kept, size)
+    return gaps
+
+
+def _split(data: Bytes, note: Mapping[str, Any], size: int) -> Gaps:
+    kept, _ = declared(note, size)
+    shift = count(note, "shift", MAX_SHIFT)
+    end = len(data) - low_size(kept, shift)
+    if end < 0 or (end and data[end - 1] == _MORE):
+        raise _refused(kept, size)
+    return Gaps(data, end, shift, kept)
+
+
+def _refused(kept: int, size: int) -> PayloadError:
+    return PayloadError(f"its positions are not {kept} increasing numbers below {size}")
 
 
 def _shifts(kept: int, size: int) -> list[int]:
@@ -86,28 +147,3 @@ def _highs(numbers: Places) -> Bytes:
     made = np.full(len(numbers) + int(more.sum()), _MORE, np.uint8)
     made[np.arange(len(numbers)) + np.cumsum(more)] = numbers - more * _MORE
     return made
-
-
-def _from_gaps(data: Bytes, kept: int, shift: int) -> Places:
-    """The places; another number of them than `kept` where the bytes are not of so many."""
-    none = np.empty(0, np.int64) if kept else np.zeros(1, np.int64)
-    highs = data[: max(0, len(data) - low_size(kept, shift))]
-    low = data[len(highs) :]
-    if len(low) < low_size(kept, shift) or (len(highs) and highs[-1] == _MORE):
-        return none
-    if loops := compiled(kept):
-        places = np.empty(kept, np.int64)
-        return places if loops.read_gaps(highs, low, shift, places) == kept else none
-    last = highs != _MORE
-    if np.count_nonzero(last) != kept:
-        return none
-    # a byte that has more to come adds its 255 too; new memory costs more than the arithmetic: little of it
-    steps = highs if shift else np.add(highs, last, dtype=np.uint16)
-    places = np.cumsum(steps, dtype=np.int64)
-    if len(highs) > kept:
-        places = places[last]
-    if shift:
-        places <<= shift
-        places += np.cumsum(unpack_low(low, shift, kept) + np.uint32(1), dtype=np.int64)
-    places -= 1
-    return places

@@ -16,7 +16,7 @@ import numpy as np
 
 from parslfl.codecs.indices import Places
 from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
-from parslfl.codecs.pieces import Floats, Sparse
+from parslfl.codecs.sparse import Floats, Sparse
 from parslfl.codecs.topk import kept, require_ratio, scattered
 from parslfl.params import Array, Params, size, trained
 from parslfl.seeding import words

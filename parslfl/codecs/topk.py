@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from parslfl.codecs import indices
+from parslfl.codecs.compiled import compiled
 from parslfl.codecs.indices import Places
 from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
-from parslfl.codecs.pieces import Floats, Sparse
+from parslfl.codecs.sparse import Floats, Gapped, Sparse
 from parslfl.params import BLOCK, Array, Params, size, trained
 
 #: Numbers looked at to guess the threshold; models with fewer are looked at as a whole.
@@ -46,14 +47,19 @@ class TopK:
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
         return scattered(self.open(arrays, note, like), like)
 
-    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Sparse:
+    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Sparse | Gapped:
         require_layout(note, like)
-        require_arrays(arrays, self.declared(note, like))
-        places = indices.read(arrays["places"], note, size(trained(like)))
-        return Sparse(places, arrays["values"])
+        total = size(trained(like))
+        require_arrays(arrays, self._declared(note, total))
+        places, values = arrays["places"], arrays["values"]
+        if "shift" in note and (loops := compiled(values.size)):
+            return Gapped(indices.checked(places, note, total, loops), values, loops)
+        return Sparse(indices.read(places, note, total), values)
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
-        total = size(trained(like))
+        return self._declared(note, size(trained(like)))
+
+    def _declared(self, note: Mapping[str, Any], total: int) -> Params:
         count(note, "kept", kept(self.ratio, total))
         values, places = indices.declared(note, total)
         return {"values": stand_in("<f4", values), "places": stand_in("u1", places)}
@@ -74,7 +80,7 @@ def kept(ratio: float, total: int) -> int:
     return min(total, max(1, round(ratio * total)))
 
 
-def scattered(sparse: Sparse, like: Params) -> Params:
+def scattered(sparse: Sparse | Gapped, like: Params) -> Params:
     """`sparse` as arrays like the trained ones of `like`."""
     made = {name: np.zeros(array.shape, array.dtype) for name, array in trained(like).items()}
     sparse.add(made, 1.0)

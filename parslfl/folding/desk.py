@@ -11,9 +11,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from parslfl import submodel
-from parslfl.messages import Client
+from parslfl.messages import Client, Update
 from parslfl.params import Joined, Params, average, trained
+from parslfl.protocols import Delta
 from parslfl.submodel import Kept
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales.
+    `memory`: bytes that it holds, beside mapped files."""
+
+    update: Update
+    delta: Delta
+    weights: tuple[float, ...]
+    memory: float
 
 
 @dataclass
@@ -22,7 +34,8 @@ class Desk:
     has left out so far. `lanes`: running sums, a
     set of arrays a lane, their memory kept from round to round; `extra` those for a strategy's further
     scales, by lane and scale. `counts`: the weight that came in for each number of a lane, where clients
-    train parts of the model. `held`: whole updates, for a strategy that needs them all.
+    train parts of the model. `waiting`: by lane, what is yet to be added. `held`: whole updates, for a
+    strategy that needs them all.
     """
 
     like: Params = field(default_factory=dict)
@@ -31,11 +44,13 @@ class Desk:
     lanes: dict[int, Params] = field(default_factory=dict)
     extra: dict[tuple[int, int], Params] = field(default_factory=dict)
     counts: dict[int, Params] = field(default_factory=dict)
+    waiting: dict[int, list[Waiting]] = field(default_factory=dict)
     held: dict[Client, Params] = field(default_factory=dict)
 
     def clear(self, lane: int) -> None:
         """Set lane `lane` to zeros. Its counts go: the next round may be of whole models only."""
         self.counts.pop(lane, None)
+        self.waiting[lane] = []
         if lane not in self.lanes:
             self.lanes[lane] = self._empty()
         for sums in self._of(lane):

@@ -17,18 +17,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from parslfl.codecs import sparse
 from parslfl.codecs.pieces import add_all, private
 from parslfl.downlink import Outgoing, Taken, take
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.folding.checkpoints import mapped, write
-from parslfl.folding.desk import Desk
+from parslfl.folding.desk import Desk, Waiting
 from parslfl.folding.parts import kept_of
 from parslfl.folding.receiving import came, discard, open_update, read_update
 from parslfl.folding.weighing import scales_of, worth
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.params import Params, nbytes, require_like, squared_norm, trained
-from parslfl.protocols import Codec, Delta, NeedsAll, Strategy, Transport, needs_all
+from parslfl.protocols import Codec, NeedsAll, Strategy, Transport, needs_all
 from parslfl.stack import Stack
 
 #: Updates that are added together: the sum is then read and written once for so many.
@@ -88,38 +89,38 @@ class Folding:
         return any(work.keep < 1 for work in self.works.values())
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales."""
-
-    update: Update
-    delta: Delta
-    weights: tuple[float, ...]
-
-
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
-    if before is None and not needs_all(folding.strategy):
-        folding.desk.clear(lane)
-    note, waiting = before or Merged(), list[_Waiting]()
-    for outcome in outcomes:
-        note = _fold(folding, lane, note, outcome, waiting)
-        if len(waiting) == _TOGETHER or _heavy(waiting, folding.desk.like):
-            _add(folding, lane, waiting)
-    _add(folding, lane, waiting)
+    note = merge_on(folding, lane, before, *outcomes)
+    _add(folding, lane)
     return note
 
 
-def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome, waiting: list[_Waiting]) -> Merged:
+def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
+    """As `merge`, which must come after it in the same lane: sparse updates may wait for more of them."""
+    if before is None and not needs_all(folding.strategy):
+        folding.desk.clear(lane)
+    note = before or Merged()
+    for outcome in outcomes:
+        note = _fold(folding, lane, note, outcome)
+        if _enough(folding.desk.waiting.get(lane, ()), folding.desk.like):
+            _add(folding, lane)
+    if not all(sparse.is_sparse(one.delta) for one in folding.desk.waiting.get(lane, ())):
+        _add(folding, lane)
+    return note
+
+
+def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged:
     if isinstance(outcome, Failure):
         return replace(note, failures=(*note.failures, outcome))
     transport = folding.transports[outcome.client.site]
     try:
-        evidence, weight = _take(folding, lane, outcome, transport, waiting)
+        evidence, weight = _take(folding, lane, outcome, transport)
     except PayloadError as error:
         refused = Failure(outcome.client, outcome.round, "refused", str(error), "", came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
+        waiting = folding.desk.waiting.get(lane, ())
         if outcome.client not in folding.desk.held and not any(one.update is outcome for one in waiting):
             discard(outcome, transport)
     folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum soon
@@ -127,9 +128,7 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome, waiting: 
     return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
 
 
-def _take(
-    folding: Folding, lane: int, update: Update, transport: Transport, waiting: list[_Waiting]
-) -> tuple[Evidence, float]:
+def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
     """Let the update wait, or hold it where the strategy needs all; what is known of it, and its weight.
 
     Raises:
@@ -151,23 +150,27 @@ def _take(
     weights = tuple(weight * scale for scale in scales_of(evidence, strategy))
     if folding.in_parts:
         desk.count(lane, kept, weight)
-    waiting.append(_Waiting(update, delta, weights))
+    desk.waiting[lane].append(Waiting(update, delta, weights, private(delta)))
     return evidence, weight
 
 
-def _heavy(waiting: Sequence[_Waiting], like: Params) -> bool:
-    """Whether those that wait hold memory that counts: mapped files do not."""
-    return sum(private(one.delta) for one in waiting) > nbytes(like) / 8
+def _enough(waiting: Sequence[Waiting], like: Params) -> bool:
+    """Whether those that wait are to be added now: so many that more would gain little, or in memory that
+    counts, which mapped files are not in."""
+    most = sparse.TOGETHER if all(sparse.is_sparse(one.delta) for one in waiting) else _TOGETHER
+    return len(waiting) >= most or sum(one.memory for one in waiting) > nbytes(like) / 8
 
 
-def _add(folding: Folding, lane: int, waiting: list[_Waiting]) -> None:
+def _add(folding: Folding, lane: int) -> None:
     """Add all that wait to the lane's sums, in order, and forget them and their files."""
+    waiting = folding.desk.waiting.get(lane, [])
     for number in range(len(waiting[0].weights) if waiting else 0):
         terms = [(one.delta, one.weights[number]) for one in waiting]
         add_all(folding.desk.sums(lane, number), terms)
-    for update in [one.update for one in waiting]:
+    updates = [one.update for one in waiting]
+    waiting.clear()  # before their files go: on some file systems, what is mapped stays
+    for update in updates:
         discard(update, folding.transports[update.client.site])
-    waiting.clear()
 
 
 def finish(

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
@@ -58,14 +58,17 @@ class File:
             return Inline().get(ref)
         path = self.path(ref.path)
         try:
-            with path.open("rb") as stream:
-                found = os.fstat(stream.fileno()).st_size
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                found = os.fstat(descriptor).st_size
                 if found != ref.size:
                     raise PayloadError(f"{path} has {found} bytes, announced {ref.size}")
                 if found == 0:
                     return memoryview(b"")
                 flags = mmap.MAP_SHARED | _POPULATE
-                return memoryview(mmap.mmap(stream.fileno(), found, flags=flags, prot=mmap.PROT_READ))
+                return memoryview(mmap.mmap(descriptor, found, flags=flags, prot=mmap.PROT_READ))
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise PayloadError(
                 f"cannot read {path}: {error.strerror}. "
@@ -106,7 +109,7 @@ class File:
         Raises:
             PayloadError: it leads out of the folder.
         """
-        if not name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        if not name or name.startswith("/") or ".." in name.split("/"):
             raise PayloadError(f"the path {name!r} leads out of the shared folder {self.root}")
         return Path(self.root, name)
 

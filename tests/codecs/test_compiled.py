@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from parslfl.codecs import compiled as module
-from parslfl.codecs import indices, pieces
-from parslfl.codecs.compiled import compiled
-from parslfl.codecs.pieces import Sparse, opened
+from parslfl.codecs import indices, pieces, sparse
+from parslfl.codecs.chain import Chain
+from parslfl.codecs.compiled import Bytes, Compiled, Floats, compiled
+from parslfl.codecs.pieces import opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.randomk import RandomK
+from parslfl.codecs.sparse import Gapped, Sparse
 from parslfl.codecs.topk import TopK
 from parslfl.errors import PayloadError
 from parslfl.params import SPAN, Joined, Params
@@ -74,25 +80,103 @@ def test_the_same_bits_as_numpy(
     assert folded(codec, dtype, joined) == plain
 
 
-@pytest.mark.parametrize("gap", [1, 12, 300, 40_000])
-def test_the_same_places(gap: int) -> None:
-    places = np.cumsum(np.random.default_rng(gap).integers(1, 2 * gap, 500))
+def loops() -> Compiled:
+    found = compiled(0)
+    assert found is not None
+    return found
+
+
+def added(data: Bytes, note: dict[str, Any], size: int, pieces: int) -> Floats:
+    """A sum of `size` numbers in so many pieces, after an update of 1, 2, 3... at the places of the gaps."""
+    gaps = indices.checked(data, note, size, loops())
+    total, at, start = np.zeros(size, np.float32), np.zeros(3, np.int64), 0
+    values, space = np.arange(1, gaps.kept + 1, dtype=np.float32), np.empty(1024, np.int64)
+    for piece in np.array_split(total, pieces):
+        loops().add_gaps(piece, start, gaps.highs, gaps.low, gaps.shift, values, np.float32(2), at, space)
+        start += piece.size
+    return total
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+@pytest.mark.parametrize("gap", [12, 300, 40_000])
+def test_the_same_places(gap: int, pieces: int) -> None:
+    """More places than are read at once, some of them far apart."""
+    places = np.cumsum(np.random.default_rng(gap).integers(1, 2 * gap, 2500))
     size = int(places[-1]) + 9
     data, note = indices.write(places, size)
-    assert indices.read(data, note, size).tolist() == places.tolist()
+    wanted = np.zeros(size, np.float32)
+    wanted[places] = np.arange(2, 5002, 2)
+    assert added(data, note, size, pieces).tobytes() == wanted.tobytes()
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.sampled_from([0, 1, 2, 100, 254, 255]), max_size=12),
+    st.integers(0, 6),
+    st.integers(0, 3),
+    st.integers(1, 3000),
+)
+def test_the_same_bytes_are_refused(data: list[int], kept: int, shift: int, size: int) -> None:
+    array, note = np.array(data, np.uint8), {"kept": kept, "shift": shift, "bytes": len(data)}
+    try:
+        places = indices.read(array, note, size)
+    except PayloadError as error:
+        with pytest.raises(PayloadError, match=re.escape(str(error))):
+            indices.checked(array, note, size, loops())
+    else:
+        assert np.flatnonzero(added(array, note, size, 3)).tolist() == places.tolist()
+
+
+def test_bytes_that_change_after_they_were_checked_reach_nothing_outside_the_sum() -> None:
+    """They lie in a file that another process may write."""
+    data = np.full(3000, 9, np.uint8)
+    gaps = indices.checked(data, {"kept": 3000, "shift": 0, "bytes": 3000}, 30_000, loops())
+    room, values, one = np.zeros(90_000, np.float32), np.ones(3000, np.float32), np.float32(1)
+    space = np.empty(1024, np.int64)
+    for changed in (254, 255, 0, 9):
+        data[:] = changed
+        at = np.zeros(3, np.int64)
+        for start in (0, 10_000, 20_000):
+            piece = room[30_000 + start :][:10_000]
+            loops().add_gaps(piece, start, gaps.highs, gaps.low, 0, values, one, at, space)
+    assert room.sum() == 30_000 // 255 + 0 + 3000 + 3000
+    at[:] = 0
+    for start, changed in ((0, 9), (10_000, 9), (20_000, 0)):  # one gap is left open between two pieces
+        data[:] = changed
+        piece = room[30_000 + start :][:10_003]
+        loops().add_gaps(piece, start, gaps.highs, gaps.low, 0, values, one, at, space)
+    assert not room[:30_000].any()
+    assert not room[60_003:].any()
 
 
 @pytest.mark.parametrize("data", [[], [3, 4], [3, 4, 5, 6], [3, 4, 255]])
 def test_bytes_of_more_or_fewer_places_are_refused(data: list[int]) -> None:
     with pytest.raises(PayloadError, match="not 3 increasing numbers"):
-        indices.read(np.array(data, np.uint8), {"kept": 3, "shift": 0, "bytes": len(data)}, 100)
+        indices.checked(np.array(data, np.uint8), {"kept": 3, "shift": 0, "bytes": len(data)}, 100, loops())
 
 
 def test_no_place_at_all() -> None:
     none = np.empty(0, np.uint8)
-    assert indices.read(none, {"kept": 0, "shift": 0, "bytes": 0}, 100).tolist() == []
-    with pytest.raises(PayloadError, match="not 0 increasing numbers"):
-        indices.read(np.array([3], np.uint8), {"kept": 0, "shift": 0, "bytes": 1}, 100)
+    assert not added(none, {"kept": 0, "shift": 0, "bytes": 0}, 100, 1).any()
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces that end between and on places, and updates with gaps longer than a piece."""
+    monkeypatch.setattr(sparse, "_SMALL_PIECE", 1 << 12)
+    update = drawn(3)
+    update["b"][5000:200_000] = 0
+    codecs: list[Codec] = [TopK(0.01), TopK(0.05), TopK(0.0001), Chain((TopK(0.02), Quantize(8)))]
+    codecs += 30 * [TopK(0.001)]
+    deltas = [opened(codec, *codec.encode(update, 5), update) for codec in codecs]
+    assert all(isinstance(delta, Gapped) for delta in deltas)
+    together, alone = (Joined.empty_like(update) if joined else drawn(4) for _ in range(2))
+    for name, array in drawn(4).items():
+        together[name][...] = alone[name][...] = array
+    pieces.add_all(together, [(delta, 0.3 + n) for n, delta in enumerate(deltas)])
+    for number, delta in enumerate(deltas):
+        delta.add(alone, 0.3 + number)
+    assert all(together[name].tobytes() == alone[name].tobytes() for name in SIZES)
 
 
 @pytest.mark.parametrize("places", [[1, 5], [-1, 2], [2, 2**62], [0, 1, 2]])
@@ -117,7 +201,7 @@ def test_what_counts_is_what_is_gone_over(monkeypatch: pytest.MonkeyPatch) -> No
     """A sparse update counts for its places, read once and added once, however many pieces the sum has."""
     monkeypatch.setattr(module, "FIRST", math.inf)
     monkeypatch.setattr(module, "_left_to_numpy", left := [0])
-    monkeypatch.setattr(pieces, "_PIECE", 1 << 10)
+    monkeypatch.setattr(sparse, "_PIECE", 1 << 10)
     update = drawn(3)
     total, codec = Joined.empty_like(update), TopK(0.01)
     total.vector.fill(0)

@@ -9,9 +9,10 @@ import pytest
 
 from parslfl.codecs.cast import Bf16
 from parslfl.codecs.lowrank import LowRank
-from parslfl.codecs.pieces import Dense, Sparse, add_all, opened, private
+from parslfl.codecs.pieces import Dense, add_all, opened, private
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
+from parslfl.codecs.sparse import Sparse
 from parslfl.codecs.topk import TopK
 from parslfl.params import SPAN, Joined, Params, zeros_like
 from parslfl.protocols import Codec, Delta

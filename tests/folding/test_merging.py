@@ -24,7 +24,7 @@ from parslfl.downlink import Outgoing
 from parslfl.errors import QuorumError
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Finished, Folding, Merged, finish, merge
+from parslfl.folding.merging import Finished, Folding, Merged, finish, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params
@@ -94,6 +94,64 @@ def test_updates_in_files_are_added_together_as_if_one_by_one(
     assert [u.client.index for u in note.updates] == [i for i in range(number) if i != bad]
     assert [f.client.index for f in note.failures] == [i for i in range(number) if i == bad]
     assert not any(transport.has(update_name(4, client)) for client in clients)
+
+
+def written(transport: File, client: Client, codec: Codec, delta: np.ndarray) -> Update:
+    packed = wire.pack(*codec.encode({"w": delta}, 0))
+    ref = transport.put(update_name(4, client), packed.buffers, packed.checksum)
+    return Update(client, 4, ref, 3 + client.index, 1, 1, 2.0, 1.0, 12)
+
+
+@pytest.mark.parametrize("dense", [None, 2, 4])
+def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
+    tmp_path: Path, dense: int | None
+) -> None:
+    """They lie in their files until then; one that is not sparse ends the waiting, as the last merge does."""
+    model: Params = {"w": np.zeros(1000, np.float32)}
+    transport, clients = File(str(tmp_path)), [Client(i, "here") for i in range(7)]
+    codecs: dict[Client, Codec] = {c: Raw() if c.index == dense else TopK(0.01) for c in clients}
+    job = replace(folding(clients), transports={"here": transport}, desk=Desk(like=model), codecs=codecs)
+    updates = [written(transport, c, codecs[c], _random(c.index)) for c in clients]
+    note = merge_on(job, 0, None, *updates[:3])
+    assert len(job.desk.waiting[0]) == (0 if dense == 2 else 3)
+    assert transport.has(update_name(4, clients[0])) == (dense != 2)
+    note = merge_on(job, 0, note, *updates[3:6])
+    assert len(job.desk.waiting[0]) == {None: 6, 2: 3, 4: 1}[dense]
+    note = merge(job, 0, note, updates[6])
+    wanted = np.zeros(1000, np.float32)
+    for client in clients:
+        codec = codecs[client]
+        decoded = codec.decode(*codec.encode({"w": _random(client.index)}, 0), model)
+        wanted += decoded["w"] * np.float32(3 + client.index)
+    assert job.desk.lanes[0]["w"].tobytes() == wanted.tobytes()
+    assert [u.client for u in note.updates] == clients
+    assert job.desk.waiting == {0: []}
+    assert not any(transport.has(update_name(4, client)) for client in clients)
+
+
+def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
+    """What came in the task's own result is held in memory, an eighth of the model at most."""
+    model: Params = {"w": np.zeros(10_000, np.float32)}
+    job = replace(folding(), desk=Desk(like=model), codecs=dict.fromkeys(CLIENTS, TopK(0.02)))
+    updates = []
+    for client in CLIENTS:
+        packed = wire.pack(*TopK(0.02).encode({"w": np.arange(10_000, dtype=np.float32)}, 0))
+        ref = Inline().put("", packed.buffers, packed.checksum)
+        updates.append(Update(client, 4, ref, 1, 1, 1, 2.0, 1.0, 12))
+    merge_on(job, 0, None, *updates[:2])
+    assert len(job.desk.waiting[0]) == 2  # 2 x 200 x (4 + 8) bytes of 5,000
+    merge_on(job, 0, Merged(), updates[2])
+    assert job.desk.waiting[0] == []
+
+
+def test_what_waited_in_a_round_that_was_given_up_is_not_in_the_next(tmp_path: Path) -> None:
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, TopK(1.0)))
+    packed = wire.pack(*TopK(1.0).encode({"w": np.ones(3, np.float32)}, 0))
+    one = replace(update(CLIENTS[0], 1), ref=Inline().put("", packed.buffers, packed.checksum))
+    job.desk.like = {"w": np.zeros(3, np.float32)}
+    merge_on(job, 0, None, one)
+    merge(job, 0, None, one)
+    assert job.desk.lanes[0]["w"].tolist() == [1, 1, 1]
 
 
 def failure(client: Client) -> Failure:
