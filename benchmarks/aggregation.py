@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from parslfl.codecs import compiled, wire
-from parslfl.codecs.pieces import add_all, opened
+from parslfl.codecs.pieces import opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.sparse import TOGETHER, is_sparse
@@ -186,7 +186,7 @@ def folding(folder: Path, different: list[Update], codec: Codec, number: int) ->
         mine = [delta for group in lanes(deltas)[lane] for delta in group]
         together = TOGETHER if is_sparse(mine[0]) else GROUP
         for group in grouped(mine, together):
-            add_all(desk.sums(lane, 0), [(delta, 100.0) for delta in group])
+            desk.add(lane, 0, [(delta, 100.0) for delta in group])
 
     return lambda: list(both.map(one, range(LANES)))
 
@@ -206,9 +206,8 @@ def works(folder: Path, updates: list[Update], number: int) -> dict[str, Callabl
 
     def one(groups: list[list[Params]], lane: int) -> None:
         total = totals.setdefault(lane, {"w": np.empty(SCALARS, np.float32)})
-        total["w"].fill(0)
-        for group in groups:
-            fold_all(total, [(params, 100.0) for params in group])
+        for place, group in enumerate(groups):
+            fold_all(total, [(params, 100.0) for params in group], afresh=place == 0)
 
     found: dict[str, Callable[[], object]] = {
         "copy": copy,

@@ -73,6 +73,12 @@ class Joined(dict[str, Array]):
         return made
 
 
+def clear(params: Params) -> None:
+    """Set all arrays to zeros."""
+    for array in params.values():
+        array.fill(0)
+
+
 def zeros_like(params: Mapping[str, Array]) -> Params:
     """Zeros with the names, shapes and dtypes of `params`."""
     return {name: np.zeros_like(array) for name, array in params.items()}
@@ -123,10 +129,11 @@ def fold(total: Params, delta: Mapping[str, Array], weight: float) -> None:
     fold_all(total, [(delta, weight)])
 
 
-def fold_all(total: Params, terms: Sequence[tuple[Mapping[str, Array], float]]) -> None:
+def fold_all(total: Params, terms: Sequence[tuple[Mapping[str, Array], float]], afresh: bool = False) -> None:
     """As `fold` of each (delta, weight) in turn, bit for bit; the deltas have the same arrays.
 
-    The sum is read and written once: all are added to a piece of it while that is in the cache.
+    The sum is read and written once: all are added to a piece of it while that is in the cache. `afresh`:
+    what is in these arrays of `total` does not count, as if it were zeros.
     """
     scratch = scratches(total)
     weights = [weight for _, weight in terms]
@@ -134,6 +141,8 @@ def fold_all(total: Params, terms: Sequence[tuple[Mapping[str, Array], float]]) 
         space, number = scratch[total[name].dtype], total[name].dtype.type
         walks = (blocks(array, SPAN) for array in (total[name], *(delta[name] for delta, _ in terms)))
         for into, *parts in zip(*walks, strict=True):
+            if afresh:
+                into.fill(0)
             scaled = space[: into.size]
             for part, weight in zip(parts, weights, strict=True):
                 np.multiply(part, number(weight), out=scaled)

@@ -24,6 +24,7 @@ from parslfl.params import (
     Array,
     Params,
     blocks,
+    clear,
     fold_all,
     is_mapped,
     squared_norm,
@@ -84,10 +85,12 @@ class Blocks:
         _add_blocks(total, [(self, weight)])
 
 
-def _add_blocks(total: Params, terms: Sequence[tuple[Blocks, float]]) -> None:
+def _add_blocks(total: Params, terms: Sequence[tuple[Blocks, float]], afresh: bool = False) -> None:
     scratch = np.empty(SPAN, np.float32)
     for index, array in enumerate(trained(total).values()):
         for number, into in enumerate(blocks(array, SPAN)):
+            if afresh:
+                into.fill(0)
             part = scratch[: into.size]
             for update, weight in terms:
                 if update.add_to and into.dtype == np.float32:
@@ -114,24 +117,29 @@ def fill(read: Read, like: Mapping[str, Array], beside: Mapping[str, Array]) -> 
     return {**made, **{name: beside[name] for name in others(like)}}
 
 
-def add_all(total: Params, terms: Sequence[tuple[Delta, float]]) -> None:
+def add_all(total: Params, terms: Sequence[tuple[Delta, float]], afresh: bool = False) -> None:
     """As `delta.add(total, weight)` for each of (delta, weight) in turn, bit for bit.
 
-    Neighbours of one kind are added together, a piece of the sum at a time.
+    Neighbours of one kind are added together, a piece of the sum at a time. `afresh`: what is in `total`
+    does not count, as if it were zeros.
     """
     for kind, neighbours in groupby(terms, key=lambda term: type(term[0])):
         run: list[Any] = list(neighbours)
         if kind is Dense:
-            fold_all(total, [(delta.params, weight) for delta, weight in run])
+            fold_all(total, [(delta.params, weight) for delta, weight in run], afresh)
         elif kind is Blocks:
-            _add_blocks(total, run)
-        elif kind is Sparse:
-            add_sparse(total, run)
+            _add_blocks(total, run, afresh)
         elif kind is Gapped:
-            add_gapped(total, run)
+            add_gapped(total, run, afresh)
         else:
-            for delta, weight in run:
-                delta.add(total, weight)
+            if afresh:
+                clear(total)
+            if kind is Sparse:
+                add_sparse(total, run)
+            else:
+                for delta, weight in run:
+                    delta.add(total, weight)
+        afresh = False
 
 
 def private(delta: Delta) -> float:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from parslfl.codecs.compiled import Compiled, compiled
 from parslfl.codecs.indices import Gaps, Places
-from parslfl.params import Array, Joined, Params, squared_norm, trained
+from parslfl.params import Array, Joined, Params, clear, squared_norm, trained
 from parslfl.protocols import Delta
 
 Floats = npt.NDArray[np.float32]
@@ -101,22 +101,26 @@ def add_sparse(total: Params, terms: Sequence[tuple[Sparse, float]]) -> None:
             _add_at(vector, update.places[part], update.values[part], weight)
 
 
-def add_gapped(total: Params, terms: Sequence[tuple[Gapped, float]]) -> None:
-    """As `add` of each in turn, bit for bit."""
+def add_gapped(total: Params, terms: Sequence[tuple[Gapped, float]], afresh: bool = False) -> None:
+    """As `add` of each in turn, bit for bit; `afresh`: as if `total` were zeros."""
     vectors = _vectors(total)
+    if afresh and (len(terms) < 2 or not isinstance(total, Joined)):
+        clear(total)
+        afresh = False
     if any(vector.dtype != np.float32 for vector in vectors):
         for update, weight in terms:
             Sparse(update.gaps.places(), update.values).add(total, weight)
         return
     for first in range(0, len(terms), TOGETHER):
         part, start = terms[first : first + TOGETHER], 0
-        add = _adder(part) if len(part) > 1 else _adder_of_one(*part[0])
+        add = _adder(part, afresh) if len(part) > 1 else _adder_of_one(*part[0])
         for vector in vectors:
             add(vector, start)
             start += vector.size
+        afresh = False
 
 
-def _adder(terms: Sequence[tuple[Gapped, float]]) -> Callable[[Array, int], object]:
+def _adder(terms: Sequence[tuple[Gapped, float]], afresh: bool) -> Callable[[Array, int], object]:
     """What adds all of them to the part of a sum that starts at a place, part after part."""
     updates = [update for update, _ in terms]
     gaps, values = _alike([update.gaps.data for update in updates]), _alike([u.values for u in updates])
@@ -124,7 +128,7 @@ def _adder(terms: Sequence[tuple[Gapped, float]]) -> Callable[[Array, int], obje
     shifts = np.array([update.gaps.shift for update in updates])
     weights = np.array([weight for _, weight in terms], np.float32)
     at, add = np.zeros((len(terms), 3), np.int64), updates[0].loops.add_all_gaps
-    return lambda part, start: add(part, start, gaps, ends, shifts, values, weights, at, _SMALL_PIECE)
+    return lambda part, start: add(part, start, gaps, ends, shifts, values, weights, at, _SMALL_PIECE, afresh)
 
 
 def _adder_of_one(update: Gapped, weight: float) -> Callable[[Array, int], object]:

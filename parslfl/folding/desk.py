@@ -5,14 +5,15 @@ Does not know: whose updates are in a sum, or how they came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from parslfl import submodel
+from parslfl.codecs.pieces import add_all
 from parslfl.messages import Client, Update
-from parslfl.params import Joined, Params, average, trained
+from parslfl.params import Joined, Params, average, clear, trained
 from parslfl.protocols import Delta
 from parslfl.submodel import Kept
 
@@ -31,39 +32,38 @@ class Waiting:
 @dataclass
 class Desk:
     """`like`: the model the round started from. `state`: the strategy's. `residual`: what a downlink codec
-    has left out so far. `lanes`: running sums, a
-    set of arrays a lane, their memory kept from round to round; `extra` those for a strategy's further
-    scales, by lane and scale. `counts`: the weight that came in for each number of a lane, where clients
-    train parts of the model. `waiting`: by lane, what is yet to be added. `held`: whole updates, for a
-    strategy that needs them all.
+    has left out so far. `totals`: running sums, by lane and number of the strategy's scale, their memory kept
+    from round to round; `stale` which of them are zeros, whatever is in their memory. `counts`: the weight
+    that came in for each number of a lane, where clients train parts of the model. `waiting`: by lane, what
+    is yet to be added. `held`: whole updates, for a strategy that needs them all.
     """
 
     like: Params = field(default_factory=dict)
     state: Params = field(default_factory=dict)
     residual: Params = field(default_factory=dict)
-    lanes: dict[int, Params] = field(default_factory=dict)
-    extra: dict[tuple[int, int], Params] = field(default_factory=dict)
+    totals: dict[tuple[int, int], Params] = field(default_factory=dict)
+    stale: set[tuple[int, int]] = field(default_factory=set)
     counts: dict[int, Params] = field(default_factory=dict)
     waiting: dict[int, list[Waiting]] = field(default_factory=dict)
     held: dict[Client, Params] = field(default_factory=dict)
 
     def clear(self, lane: int) -> None:
-        """Set lane `lane` to zeros. Its counts go: the next round may be of whole models only."""
+        """Lane `lane` begins with zeros. Its counts go: the next round may be of whole models only."""
         self.counts.pop(lane, None)
         self.waiting[lane] = []
-        if lane not in self.lanes:
-            self.lanes[lane] = self._empty()
-        for sums in self._of(lane):
-            for array in sums.values():
-                array.fill(0)
+        self.stale |= {key for key in self.totals if key[0] == lane}
 
     def sums(self, lane: int, scale: int) -> Params:
         """The sums of `lane` for the strategy's scale number `scale`."""
-        if scale == 0:
-            return self.lanes[lane]
-        if (lane, scale) not in self.extra:
-            self.extra[lane, scale] = self._zeros()
-        return self.extra[lane, scale]
+        found, afresh = self._current(lane, scale)
+        if afresh:
+            clear(found)
+        return found
+
+    def add(self, lane: int, scale: int, terms: Sequence[tuple[Delta, float]]) -> None:
+        """Add each delta, times its weight, to the sums of `lane` for this scale."""
+        found, afresh = self._current(lane, scale)
+        add_all(found, terms, afresh)
 
     def count(self, lane: int, kept: Kept, weight: float) -> None:
         """Note that the part `kept` of the model got an update of this weight in `lane`."""
@@ -87,15 +87,20 @@ class Desk:
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
         return total
 
-    def _of(self, lane: int) -> Iterator[Params]:
-        yield self.lanes[lane]
-        yield from (sums for (of, _), sums in self.extra.items() if of == lane)
+    def _current(self, lane: int, scale: int) -> tuple[Params, bool]:
+        """Some sums, and whether zeros must first take the place of what is in their memory."""
+        key = lane, scale
+        if key not in self.totals:
+            self.totals[key] = self._empty()
+            return self.totals[key], True
+        afresh = key in self.stale
+        self.stale.discard(key)
+        return self.totals[key], afresh
 
     def _empty(self) -> Params:
         return Joined.empty_like(trained(self.like))
 
     def _zeros(self) -> Params:
         made = self._empty()
-        for array in made.values():
-            array.fill(0)
+        clear(made)
         return made

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from parslfl.codecs import sparse
-from parslfl.codecs.pieces import add_all, private
+from parslfl.codecs.pieces import private
 from parslfl.downlink import Outgoing, Taken, take
 from parslfl.errors import PayloadError, QuorumError
 from parslfl.folding.checkpoints import mapped, write
@@ -166,7 +166,7 @@ def _add(folding: Folding, lane: int) -> None:
     waiting = folding.desk.waiting.get(lane, [])
     for number in range(len(waiting[0].weights) if waiting else 0):
         terms = [(one.delta, one.weights[number]) for one in waiting]
-        add_all(folding.desk.sums(lane, number), terms)
+        folding.desk.add(lane, number, terms)
     updates = [one.update for one in waiting]
     waiting.clear()  # before their files go: on some file systems, what is mapped stays
     for update in updates:
@@ -240,7 +240,7 @@ def _combined(
     cohort = Cohort(tuple(evidence for _, evidence in voting), folding.clients)
     stack = Stack(tuple(desk.held[update.client] for update, _ in voting))
     desk.clear(0)
-    mean = dict(desk.lanes[0])
+    mean = dict(desk.sums(0, 0))
     strategy.combine(stack, cohort, mean)
     del stack
     desk.held.clear()  # before their files may be written over

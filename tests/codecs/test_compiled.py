@@ -26,7 +26,7 @@ from parslfl.codecs.randomk import RandomK
 from parslfl.codecs.sparse import Gapped, Sparse
 from parslfl.codecs.topk import TopK
 from parslfl.errors import PayloadError
-from parslfl.params import SPAN, Joined, Params
+from parslfl.params import SPAN, Joined, Params, zeros_like
 from parslfl.protocols import Codec
 
 #: Sizes around the edges of blocks and pieces.
@@ -177,6 +177,12 @@ def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.M
     for number, delta in enumerate(deltas):
         delta.add(alone, 0.3 + number)
     assert all(together[name].tobytes() == alone[name].tobytes() for name in SIZES)
+    for number in (1, len(deltas)):
+        terms, zeros = [(delta, 0.3) for delta in deltas[:number]], zeros_like(update)
+        together["b"].fill(np.nan)
+        pieces.add_all(zeros, terms)
+        pieces.add_all(together, terms, afresh=True)
+        assert all(together[name].tobytes() == zeros[name].tobytes() for name in SIZES)
 
 
 @pytest.mark.parametrize("places", [[1, 5], [-1, 2], [2, 2**62], [0, 1, 2]])

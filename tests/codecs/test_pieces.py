@@ -73,6 +73,12 @@ def test_updates_of_all_kinds_together(order: list[int], dtype: type) -> None:
         delta.add(alone, weight)
     assert bits(together) == bits(wanted)
     assert bits(alone) == bits(wanted)
+    zeros, afresh = zeros_like(model), Joined.empty_like(model)
+    for array in afresh.values():
+        array.fill(np.nan)
+    add_all(zeros, terms)
+    add_all(afresh, terms, afresh=True)
+    assert bits(afresh) == bits(zeros)
 
 
 @pytest.mark.parametrize("codec", [Quantize(8), Quantize(8, block=0), Quantize(4, block=64), Quantize(2)])

@@ -90,7 +90,7 @@ def test_updates_in_files_are_added_together_as_if_one_by_one(
     for client in clients:
         if client.index != bad:
             wanted += _random(client.index) * np.float32(3 + client.index)
-    assert job.desk.lanes[0]["w"].tobytes() == wanted.tobytes()
+    assert job.desk.sums(0, 0)["w"].tobytes() == wanted.tobytes()
     assert [u.client.index for u in note.updates] == [i for i in range(number) if i != bad]
     assert [f.client.index for f in note.failures] == [i for i in range(number) if i == bad]
     assert not any(transport.has(update_name(4, client)) for client in clients)
@@ -123,7 +123,7 @@ def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
         codec = codecs[client]
         decoded = codec.decode(*codec.encode({"w": _random(client.index)}, 0), model)
         wanted += decoded["w"] * np.float32(3 + client.index)
-    assert job.desk.lanes[0]["w"].tobytes() == wanted.tobytes()
+    assert job.desk.sums(0, 0)["w"].tobytes() == wanted.tobytes()
     assert [u.client for u in note.updates] == clients
     assert job.desk.waiting == {0: []}
     assert not any(transport.has(update_name(4, client)) for client in clients)
@@ -151,7 +151,7 @@ def test_what_waited_in_a_round_that_was_given_up_is_not_in_the_next(tmp_path: P
     job.desk.like = {"w": np.zeros(3, np.float32)}
     merge_on(job, 0, None, one)
     merge(job, 0, None, one)
-    assert job.desk.lanes[0]["w"].tolist() == [1, 1, 1]
+    assert job.desk.sums(0, 0)["w"].tolist() == [1, 1, 1]
 
 
 def failure(client: Client) -> Failure:
@@ -243,7 +243,7 @@ def test_a_hostile_sparse_update_adds_nothing() -> None:
     packed = wire.pack({**arrays, "places": gaps[:1]}, told)
     bad = replace(update(CLIENTS[1], 1), ref=Inline().put("", packed.buffers, packed.checksum))
     note = merge(job, 0, None, encoded(CLIENTS[0], codec, 1, 2, 3), bad)
-    assert job.desk.lanes[0]["w"].tolist() == [1, 2, 3]
+    assert job.desk.sums(0, 0)["w"].tolist() == [1, 2, 3]
     assert [(f.client.index, f.kind) for f in note.failures] == [(1, "refused")]
     assert "not 3 increasing numbers below 3" in note.failures[0].reason
 
@@ -302,10 +302,10 @@ def test_sums_are_reused_and_cleared_between_rounds(tmp_path: Path) -> None:
     job = folding()
     for _ in range(2):
         note = merge(job, 0, None, update(CLIENTS[0], 1, 1, 1))
-        memory = job.desk.lanes[0]["w"]
+        memory = job.desk.sums(0, 0)["w"]
         finish(job, plan(), tmp_path / "model", tmp_path / "state", None, note)
         assert checkpoints.read(tmp_path / "model", "")["w"].tolist() == [2.0, 3.0, 4.0]
-    assert job.desk.lanes[0]["w"] is memory
+    assert job.desk.sums(0, 0)["w"] is memory
 
 
 @pytest.mark.parametrize("size", [1e16, 1e37])

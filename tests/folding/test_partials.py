@@ -151,7 +151,7 @@ def test_a_bad_sum_is_refused_whole(far: File, arrays: Params, why: str) -> None
     note = fold_partial(job, 0, None, agreed(bad, "far", 4, outcomes))
     assert [(f.client.index, f.kind) for f in note.failures] == [(0, "refused"), (1, "refused")]
     assert re.search(f"the sum of site far: .*{why}", note.failures[0].reason)
-    assert job.desk.lanes[0]["w"].tolist() == [0, 0, 0]
+    assert job.desk.sums(0, 0)["w"].tolist() == [0, 0, 0]
     assert note.weight == 0
 
 
