@@ -61,7 +61,6 @@ from parslfl.transport.file import File
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
 #: Of how many updates the tables of codecs are.
 CODED_NUMBERS = 20, 60, 500
-CODED_UPDATES = int(os.environ.get("CU", "60"))
 #: Updates in one merge app, and chains of these apps, as in a run.
 GROUP, LANES = 4, 2
 RAW = Raw()

@@ -104,10 +104,11 @@ def add_sparse(total: Params, terms: Sequence[tuple[Sparse, float]]) -> None:
 def add_gapped(total: Params, terms: Sequence[tuple[Gapped, float]], afresh: bool = False) -> None:
     """As `add` of each in turn, bit for bit; `afresh`: as if `total` were zeros."""
     vectors = _vectors(total)
-    if afresh and (len(terms) < 2 or not isinstance(total, Joined)):
+    narrow = all(vector.dtype == np.float32 for vector in vectors)  # as the loops need it
+    if afresh and not (narrow and len(terms) > 1 and isinstance(total, Joined)):
         clear(total)
         afresh = False
-    if any(vector.dtype != np.float32 for vector in vectors):
+    if not narrow:
         for update, weight in terms:
             Sparse(update.gaps.places(), update.values).add(total, weight)
         return

@@ -51,7 +51,8 @@ class Desk:
         """Lane `lane` begins with zeros. Its counts go: the next round may be of whole models only."""
         self.counts.pop(lane, None)
         self.waiting[lane] = []
-        self.stale |= {key for key in self.totals if key[0] == lane}
+        known = list(self.totals)  # in one step: the other lane's thread may add to them meanwhile
+        self.stale |= {key for key in known if key[0] == lane}
 
     def sums(self, lane: int, scale: int) -> Params:
         """The sums of `lane` for the strategy's scale number `scale`."""

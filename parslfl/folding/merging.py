@@ -165,8 +165,7 @@ def _add(folding: Folding, lane: int) -> None:
     """Add all that wait to the lane's sums, in order, and forget them and their files."""
     waiting = folding.desk.waiting.get(lane, [])
     for number in range(len(waiting[0].weights) if waiting else 0):
-        terms = [(one.delta, one.weights[number]) for one in waiting]
-        folding.desk.add(lane, number, terms)
+        folding.desk.add(lane, number, [(one.delta, one.weights[number]) for one in waiting])
     updates = [one.update for one in waiting]
     waiting.clear()  # before their files go: on some file systems, what is mapped stays
     for update in updates:

@@ -185,6 +185,19 @@ def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.M
         assert all(together[name].tobytes() == zeros[name].tobytes() for name in SIZES)
 
 
+@pytest.mark.parametrize("number", [1, 2, 33])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_nothing_of_an_earlier_sum_remains(dtype: type, number: int) -> None:
+    """Whatever the model's numbers are: the loops are for float32 alone."""
+    update: Params = {"w": np.ones(1000, dtype)}
+    deltas = [opened(TopK(0.01), *TopK(0.01).encode(update, 0), update) for _ in range(number)]
+    assert all(isinstance(delta, Gapped) for delta in deltas)
+    total = Joined.empty_like(update)
+    total["w"].fill(7)
+    pieces.add_all(total, [(delta, 1.0) for delta in deltas], afresh=True)
+    assert total["w"].tolist() == 10 * [number] + 990 * [0]
+
+
 @pytest.mark.parametrize("places", [[1, 5], [-1, 2], [2, 2**62], [0, 1, 2]])
 def test_a_place_outside_the_sum_is_an_error(places: list[int]) -> None:
     """Whoever wrote the codec that gave it: without a check it would be written to."""

@@ -129,6 +129,25 @@ def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
     assert not any(transport.has(update_name(4, client)) for client in clients)
 
 
+@dataclass(frozen=True)
+class Unmapped(File):
+    """Files that nobody may have mapped when they are dropped."""
+
+    def drop(self, ref: Ref) -> None:
+        assert str(self.path(ref.path)) not in Path("/proc/self/maps").read_text()
+        super().drop(ref)
+
+
+@pytest.mark.parametrize("codec", [Raw(), TopK(0.01)])
+def test_files_go_when_they_are_mapped_no_more(tmp_path: Path, codec: Codec) -> None:
+    model: Params = {"w": np.zeros(1000, np.float32)}
+    transport, codecs = Unmapped(str(tmp_path)), dict.fromkeys(CLIENTS, codec)
+    job = replace(folding(), transports={"here": transport}, desk=Desk(like=model), codecs=codecs)
+    note = merge(job, 0, None, *(written(transport, c, codec, _random(c.index)) for c in CLIENTS))
+    assert len(note.updates) == len(CLIENTS)
+    assert not any(transport.has(update_name(4, client)) for client in CLIENTS)
+
+
 def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
     """What came in the task's own result is held in memory, an eighth of the model at most."""
     model: Params = {"w": np.zeros(10_000, np.float32)}
