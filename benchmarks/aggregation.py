@@ -42,13 +42,13 @@ from rich.console import Console
 from rich.table import Table
 
 from parslfl.codecs import compiled, wire
-from parslfl.codecs.pieces import opened
+from parslfl.codecs.pieces import opened, private
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.sparse import TOGETHER, is_sparse
 from parslfl.codecs.topk import TopK
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, merge, merge_on
+from parslfl.folding.merging import SHARE, Folding, Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold_all
@@ -183,7 +183,8 @@ def folding(folder: Path, different: list[Update], codec: Codec, number: int) ->
     def one(lane: int) -> None:
         desk.clear(lane)
         mine = [delta for group in lanes(deltas)[lane] for delta in group]
-        together = TOGETHER if is_sparse(mine[0]) else GROUP
+        room = int(4 * SCALARS / SHARE / max(1, private(mine[0]))) + 1
+        together = min(TOGETHER, room) if is_sparse(mine[0]) else GROUP
         for group in grouped(mine, together):
             desk.add(lane, 0, [(delta, 100.0) for delta in group])
 

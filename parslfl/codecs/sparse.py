@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -80,7 +81,7 @@ class Gapped:
         add_gapped(total, [(self, weight)])
 
 
-def is_sparse(delta: Delta) -> bool:
+def is_sparse(delta: Delta) -> TypeGuard[Sparse | Gapped]:
     """Whether adding `delta` takes less than a pass over the sum."""
     return isinstance(delta, Sparse | Gapped)
 

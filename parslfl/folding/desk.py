@@ -21,12 +21,13 @@ from parslfl.submodel import Kept
 @dataclass(frozen=True)
 class Waiting:
     """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales.
-    `memory`: bytes that it holds, beside mapped files."""
+    `memory`: bytes that it holds, beside mapped files. `patient`: it may wait for more than one merge."""
 
     update: Update
     delta: Delta
     weights: tuple[float, ...]
     memory: float
+    patient: bool
 
 
 @dataclass

@@ -28,12 +28,15 @@ from parslfl.folding.receiving import came, discard, open_update, read_update
 from parslfl.folding.weighing import scales_of, worth
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
-from parslfl.params import Params, nbytes, require_like, squared_norm, trained
+from parslfl.params import Params, is_mapped, nbytes, require_like, squared_norm, trained
 from parslfl.protocols import Codec, NeedsAll, Strategy, Transport, needs_all
 from parslfl.stack import Stack
 
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
+
+#: The part of a model's memory that they may take, and the one that passes it.
+SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,11 @@ def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome
 
 
 def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
-    """As `merge`, which must come after it in the same lane: sparse updates may wait for more of them."""
+    """As `merge`, which must come after it in the same lane: sparse updates may wait for more of them.
+
+    Not those that are mapped: others can write to the files, and the longer what was checked lies there, the
+    more can happen to it.
+    """
     if before is None and not needs_all(folding.strategy):
         folding.desk.clear(lane)
     note = before or Merged()
@@ -105,7 +112,7 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
         note = _fold(folding, lane, note, outcome)
         if _enough(folding.desk.waiting.get(lane, ()), folding.desk.like):
             _add(folding, lane)
-    if not all(sparse.is_sparse(one.delta) for one in folding.desk.waiting.get(lane, ())):
+    if not all(one.patient for one in folding.desk.waiting.get(lane, ())):
         _add(folding, lane)
     return note
 
@@ -150,7 +157,8 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     weights = tuple(weight * scale for scale in scales_of(evidence, strategy))
     if folding.in_parts:
         desk.count(lane, kept, weight)
-    desk.waiting[lane].append(Waiting(update, delta, weights, private(delta)))
+    patient = sparse.is_sparse(delta) and not any(map(is_mapped, delta.holds))
+    desk.waiting[lane].append(Waiting(update, delta, weights, private(delta), patient))
     return evidence, weight
 
 
@@ -158,7 +166,7 @@ def _enough(waiting: Sequence[Waiting], like: Params) -> bool:
     """Whether those that wait are to be added now: so many that more would gain little, or in memory that
     counts, which mapped files are not in."""
     most = sparse.TOGETHER if all(sparse.is_sparse(one.delta) for one in waiting) else _TOGETHER
-    return len(waiting) >= most or sum(one.memory for one in waiting) > nbytes(like) / 8
+    return len(waiting) >= most or sum(one.memory for one in waiting) > nbytes(like) / SHARE
 
 
 def _add(folding: Folding, lane: int) -> None:

@@ -1,4 +1,4 @@
-"""Bytes as files in a folder that driver and workers share; read by mapping, not by copying.
+"""Bytes as files in a folder that driver and workers share; large ones are mapped, not copied.
 
 A file appears under its name only when it is whole (written beside it, then renamed), so a
 reader never sees half of one and a repeated `put` replaces it. Files of dropped updates are kept
@@ -29,6 +29,9 @@ from parslfl.transport.inline import Inline
 UPDATES = "updates"
 #: Bytes from which a file is kept for another update.
 _WORTH_KEEPING = 1 << 20
+#: Bytes up to which a file is copied: it takes no longer, and whoever may write to the folder cannot change,
+#: or take away, what has been checked.
+COPIED = 1 << 20
 #: Linux can fill the page table at once instead of a fault per page; elsewhere it is 0.
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
 
@@ -63,8 +66,8 @@ class File:
                 found = os.fstat(descriptor).st_size
                 if found != ref.size:
                     raise PayloadError(f"{path} has {found} bytes, announced {ref.size}")
-                if found == 0:
-                    return memoryview(b"")
+                if found <= COPIED:
+                    return _read(descriptor, path, found)
                 flags = mmap.MAP_SHARED | _POPULATE
                 return memoryview(mmap.mmap(descriptor, found, flags=flags, prot=mmap.PROT_READ))
             finally:
@@ -112,6 +115,17 @@ class File:
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise PayloadError(f"the path {name!r} leads out of the shared folder {self.root}")
         return Path(self.root, name)
+
+
+def _read(descriptor: int, path: Path, size: int) -> memoryview:
+    """The first `size` bytes of the file."""
+    parts, left = list[bytes](), size
+    while left:
+        parts.append(os.read(descriptor, left))
+        left -= len(parts[-1])
+        if not parts[-1]:
+            raise PayloadError(f"{path} has {size - left} bytes by now, announced {size}")
+    return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _write(descriptor: int, buffer: Buffer) -> int:

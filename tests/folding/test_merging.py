@@ -34,6 +34,7 @@ from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.qfedavg import QFedAvg
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, TrimmedMean
 from parslfl.strategies.scaffold import Scaffold
+from parslfl.transport import file
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 
@@ -149,7 +150,7 @@ def test_files_go_when_they_are_mapped_no_more(tmp_path: Path, codec: Codec) -> 
 
 
 def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
-    """What came in the task's own result is held in memory, an eighth of the model at most."""
+    """They are held in memory of their own, a quarter of the model's at most and the one that passes it."""
     model: Params = {"w": np.zeros(10_000, np.float32)}
     job = replace(folding(), desk=Desk(like=model), codecs=dict.fromkeys(CLIENTS, TopK(0.02)))
     updates = []
@@ -157,10 +158,39 @@ def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
         packed = wire.pack(*TopK(0.02).encode({"w": np.arange(10_000, dtype=np.float32)}, 0))
         ref = Inline().put("", packed.buffers, packed.checksum)
         updates.append(Update(client, 4, ref, 1, 1, 1, 2.0, 1.0, 12))
-    merge_on(job, 0, None, *updates[:2])
-    assert len(job.desk.waiting[0]) == 2  # 2 x 200 x (4 + 8) bytes of 5,000
-    merge_on(job, 0, Merged(), updates[2])
+    merge_on(job, 0, None, *updates[:4])
+    assert len(job.desk.waiting[0]) == 4  # 4 x 200 x (4 + 8) bytes of 10,000
+    merge_on(job, 0, Merged(), updates[4])
     assert job.desk.waiting[0] == []
+
+
+def test_what_waits_cannot_be_changed_in_its_file(tmp_path: Path) -> None:
+    """Another process that may write to the folder: nothing that was checked is read from it again."""
+    model: Params = {"w": np.zeros(1000, np.float32)}
+    job = replace(folding(), transports={"here": File(str(tmp_path))}, desk=Desk(like=model))
+    job = replace(job, codecs=dict.fromkeys(CLIENTS, TopK(0.01)))
+    updates = [written(File(str(tmp_path)), c, TopK(0.01), _random(c.index)) for c in CLIENTS[:2]]
+    merge_on(job, 0, None, *updates)
+    assert len(job.desk.waiting[0]) == 2
+    for one in updates:
+        (tmp_path / one.ref.path).write_bytes(b"\xff" * 10)
+    merge(job, 0, Merged())
+    wanted = np.zeros(1000, np.float32)
+    for one in updates:
+        sent = TopK(0.01).encode({"w": _random(one.client.index)}, 0)
+        wanted += TopK(0.01).decode(*sent, model)["w"] * np.float32(one.samples)
+    assert job.desk.sums(0, 0)["w"].tobytes() == wanted.tobytes()
+
+
+def test_mapped_updates_wait_for_no_other_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file, "COPIED", 0)
+    model: Params = {"w": np.zeros(1000, np.float32)}
+    job = replace(folding(), transports={"here": File(str(tmp_path))}, desk=Desk(like=model))
+    job = replace(job, codecs=dict.fromkeys(CLIENTS, TopK(0.01)))
+    updates = [written(File(str(tmp_path)), c, TopK(0.01), _random(c.index)) for c in CLIENTS[:2]]
+    merge_on(job, 0, None, *updates)
+    assert job.desk.waiting[0] == []
+    assert np.count_nonzero(job.desk.sums(0, 0)["w"]) >= 10
 
 
 def test_what_waited_in_a_round_that_was_given_up_is_not_in_the_next(tmp_path: Path) -> None:
