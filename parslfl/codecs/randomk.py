@@ -65,10 +65,16 @@ def drawn(seed: int, most: int, total: int) -> tuple[Places, Places]:
 
     Whole numbers only, from raw words: the same on every machine and in every version of numpy.
     """
-    edges = np.arange(most + 1, dtype=np.int64) * total // max(1, most)
+    edges = np.arange(most + 1, dtype=np.int64)  # in place from here on: the driver holds little memory
+    edges *= total
+    edges //= max(1, most)
     widths = np.diff(edges)
-    raw = words(seed).random_raw(most) >> np.uint64(11)  # 53 bits: no width leaves a bias that shows
-    return edges[:-1] + (raw.astype(np.int64) % np.maximum(widths, 1)), widths
+    raw = words(seed).random_raw(most)
+    raw >>= np.uint64(11)  # 53 bits: no width leaves a bias that shows
+    places = raw.view(np.int64)
+    places %= np.maximum(widths, 1)
+    places += edges[:-1]
+    return places, widths
 
 
 def _picked(vectors: list[Array], places: Places) -> Floats:

@@ -86,6 +86,11 @@ def is_sparse(delta: Delta) -> TypeGuard[Sparse | Gapped]:
     return isinstance(delta, Sparse | Gapped)
 
 
+def scratch(delta: Delta) -> int:
+    """Bytes that numpy takes while it adds `delta`: weighted values, and places in their array."""
+    return 12 * delta.values.size if isinstance(delta, Sparse) else 0
+
+
 def add_sparse(total: Params, terms: Sequence[tuple[Sparse, float]]) -> None:
     """As `add` of each in turn, bit for bit."""
     if len(terms) < 2 or not isinstance(total, Joined):

@@ -21,7 +21,8 @@ from parslfl.submodel import Kept
 @dataclass(frozen=True)
 class Waiting:
     """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales.
-    `memory`: bytes that it holds, beside mapped files. `patient`: it may wait for more than one merge."""
+    `memory`: bytes that it holds, beside mapped files, and that adding it takes. `patient`: it may wait for
+    more than one merge."""
 
     update: Update
     delta: Delta

@@ -158,7 +158,9 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     if folding.in_parts:
         desk.count(lane, kept, weight)
     patient = sparse.is_sparse(delta) and not any(map(is_mapped, delta.holds))
-    desk.waiting[lane].append(Waiting(update, delta, weights, private(delta), patient))
+    desk.waiting[lane].append(
+        Waiting(update, delta, weights, private(delta) + sparse.scratch(delta), patient)
+    )
     return evidence, weight
 
 

@@ -110,7 +110,7 @@ def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
     """They lie in their files until then; one that is not sparse ends the waiting, as the last merge does."""
     model: Params = {"w": np.zeros(1000, np.float32)}
     transport, clients = File(str(tmp_path)), [Client(i, "here") for i in range(7)]
-    codecs: dict[Client, Codec] = {c: Raw() if c.index == dense else TopK(0.01) for c in clients}
+    codecs: dict[Client, Codec] = {c: Raw() if c.index == dense else TopK(0.005) for c in clients}
     job = replace(folding(clients), transports={"here": transport}, desk=Desk(like=model), codecs=codecs)
     updates = [written(transport, c, codecs[c], _random(c.index)) for c in clients]
     note = merge_on(job, 0, None, *updates[:3])
@@ -158,9 +158,9 @@ def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
         packed = wire.pack(*TopK(0.02).encode({"w": np.arange(10_000, dtype=np.float32)}, 0))
         ref = Inline().put("", packed.buffers, packed.checksum)
         updates.append(Update(client, 4, ref, 1, 1, 1, 2.0, 1.0, 12))
-    merge_on(job, 0, None, *updates[:4])
-    assert len(job.desk.waiting[0]) == 4  # 4 x 200 x (4 + 8) bytes of 10,000
-    merge_on(job, 0, Merged(), updates[4])
+    merge_on(job, 0, None, *updates[:2])
+    assert len(job.desk.waiting[0]) == 2  # 2 x 200 x 2 x (4 + 8) bytes of 10,000
+    merge_on(job, 0, Merged(), updates[2])
     assert job.desk.waiting[0] == []
 
 
