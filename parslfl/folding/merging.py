@@ -34,8 +34,7 @@ from parslfl.stack import Stack
 
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
-
-#: The part of a model's memory that they may take, and the one that passes it.
+#: Those that wait are added once they hold more than one part in so many of what the model takes.
 SHARE = 4
 
 

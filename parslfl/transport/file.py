@@ -3,9 +3,8 @@
 A file appears under its name only when it is whole (written beside it, then renamed), so a
 reader never sees half of one and a repeated `put` replaces it. Files of dropped updates are kept
 and written over: memory that the system already has for a file costs a fifth of new memory.
-A reference holds a path inside
-the folder; one that points out of it is refused, since it may come from a worker. One that has its
-bytes with it, as small ones over gRPC have, is read from there.
+A reference holds a path inside the folder; one that points out of it is refused, since it may come
+from a worker. One that has its bytes with it, as small ones over gRPC have, is read from there.
 
 Does not know: what the bytes mean.
 """
