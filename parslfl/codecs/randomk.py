@@ -72,7 +72,7 @@ def drawn(seed: int, most: int, total: int) -> tuple[Places, Places]:
     raw = words(seed).random_raw(most)
     raw >>= np.uint64(11)  # 53 bits: no width leaves a bias that shows
     places = raw.view(np.int64)
-    places %= np.maximum(widths, 1)
+    places %= widths  # at least 1: there are no more places than numbers
     places += edges[:-1]
     return places, widths
 
