@@ -113,7 +113,7 @@ def test_a_full_queue_is_given_up_for_one_round_and_asked_again_in_the_next(
     site: Sites, here: Site, federation: Federate, experiment: Make, tmp_path: Path, full: str
 ) -> None:
     """No deadline: `pending_timeout` ends the wait, once for all tries of a client, and leaves no job."""
-    crowded = site(retries=3, pending_timeout=4, scheduler_options="--nodelist=node4")
+    crowded = site(retries=3, pending_timeout=4, max_blocks=1, scheduler_options="--nodelist=node4")
     run, left, asked = tmp_path / "run", [], []
 
     def watch(event: Event) -> None:
@@ -122,6 +122,8 @@ def test_a_full_queue_is_given_up_for_one_round_and_asked_again_in_the_next(
             said = ask(["squeue", "-h", "-t", "all", "-o", "%i|%T|%r|%S|%L|%l|%N|%k"]).out
             asked.extend(job.id for job in read_jobs(said) if job.comment == label(run / "parsl"))
             assert cancel([full])
+            while full in ask(["squeue", "-h", "-o", "%i"]).out.split():  # its node is free only then
+                time.sleep(0.1)
 
     wanted = experiment(rounds=2, per_round=8)
     first, second = rounds(federation(here, crowded), wanted, run, watch=watch)
@@ -133,7 +135,9 @@ def test_a_full_queue_is_given_up_for_one_round_and_asked_again_in_the_next(
         " PENDING (Resources): given up, for no job of this site ran for 4 s (pending_timeout)"
     )
     assert left == []
-    assert 2 <= len(asked) <= 4  # to warm up, and to train; a client's four tries would take eight
+    # one wait for warm-up and training, or one each if the first is over before training begins; were each
+    # of a client's four tries to wait, it would be four jobs at least
+    assert 1 <= len(asked) <= 2
     assert (len(second.updates), second.failures) == (8, ())
 
 
