@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -127,12 +126,13 @@ def test_a_closed_round_is_heard_of(bed: Bed, monkeypatch: pytest.MonkeyPatch) -
     assert not bed.worker.has("journal.jsonl")
 
 
-def test_asking_is_cheap(bed: Bed) -> None:
-    bed.worker.has("closed/round-0001")
-    began = time.perf_counter()
-    for _ in range(1000):
-        bed.worker.has("closed/round-0001")
-    assert time.perf_counter() - began < 0.5
+def test_asking_at_every_step_is_one_call_in_a_while(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    channel = grpc_client._channel
+    monkeypatch.setattr(grpc_client, "_channel", lambda place: calls.append(place) or channel(place))
+    monkeypatch.setattr(grpc_client, "_LOOK", 3600.0)
+    assert not any(bed.worker.has("closed/round-0001") for _ in range(1000))
+    assert len(calls) == 1
 
 
 FORBIDDEN: list[tuple[Callable[[Bed], object], str]] = [
