@@ -1,11 +1,14 @@
 """Tables of accuracy from whole, real runs: against bytes, with smaller models, of all strategies.
 
-    python benchmarks/sweep.py codecs|dropout|methods [--seeds 0,1,2] [--rounds N] [--cut KEY=VALUE,...]
-        [--only NAME[;NAME...]] [--plan] [--work runs/sweep] [--out docs/results]
+    python benchmarks/sweep.py codecs|dropout|methods|silos|liars [--seeds 0,1,2] [--rounds N]
+        [--cut KEY=VALUE,...] [--only NAME[;NAME...]] [--plan] [--work runs/sweep] [--out docs/results]
 
 codecs   accuracy against uplink bytes, 2 classes a client, with and without error feedback
 dropout  federated dropout: seconds, memory, bytes and accuracy
-methods  strategies against partitions; the robust ones among them meet no liars here (`byzantine.py`)
+methods  strategies against partitions; the robust ones among them meet no liars here
+silos    some of them with few, large clients, all in every round
+liars    robust strategies where a fifth of the clients send updates turned round and 5 times as long, or 100
+         times as long; they do not adapt to the strategy, as stronger attacks would
 
 Each (setting, seed) is a run through `parslfl.orchestrator.rounds` on a local site with two workers, in a
 folder of its own under `--work`. End it at any time: the same command goes on where it was. Before it
@@ -37,7 +40,7 @@ from sweep_grid import CUTS, DROPOUT, TABLES, Cut, Run, Setting, chosen, runs
 from sweep_memory import Footprint, footprint, measured
 from sweep_plot import draw
 from sweep_runs import Outcome
-from sweep_tables import codecs, dropout, methods, page
+from sweep_tables import codecs, dropout, liars, methods, page
 
 from parslfl.errors import ParslflError
 
@@ -45,6 +48,8 @@ TITLES = {
     "codecs": "Accuracy against bytes",
     "dropout": "Federated dropout",
     "methods": "Strategies against partitions",
+    "silos": "All clients in every round",
+    "liars": "A fifth of the clients lie",
 }
 #: What federated dropout's memory is measured with.
 MODELS = ("cnn", "resnet18")
@@ -115,7 +120,7 @@ def _swept(every: Sequence[Run], *, plan: bool) -> list[Outcome]:
         stopped[run.path] = went.stopped
         said = went.stopped or _reached(run)
         to_go = _left(todo[number:], every, starts)
-        setting = f"{run.setting.name}, {run.setting.partition}, seed {run.seed}"
+        setting = f"{run.setting.name}, {run.setting.place}, seed {run.seed}"
         print(f"{number}/{len(todo)} {setting}: {said}; about {to_go} to go", flush=True)
     return [sweep_runs.outcome(run, stopped.get(run.path, "")) for run in every]
 
@@ -146,7 +151,7 @@ def _write(
     elif table == "dropout":
         parts = dropout(found, _footprints(work / "footprints") if cut.dataset == "cifar10" else {})
     else:
-        parts = methods(found)
+        parts = (liars if table == "liars" else methods)(found)
     draw(found, out / f"{table}.svg", against_bytes=table == "codecs")
     (out / f"{table}.md").write_text(page(TITLES[table], command, seeds, cut, parts, f"{table}.svg"))
     print(f"written: {out / table}.md and .svg")

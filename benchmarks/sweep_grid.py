@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fewer import Fewer
+from hostile_model import Hostile
 
 from parslfl import specs
 from parslfl.data.names import PARTITIONS
 from parslfl.experiment import Experiment
-from parslfl.protocols import Partition
+from parslfl.models.names import MODELS
+from parslfl.protocols import Model, Partition
+from parslfl.seeding import derive
 from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 
@@ -79,11 +82,18 @@ class Cut:
 
 @dataclass(frozen=True)
 class Setting:
-    """A row of a table, by `name`, in a `partition`; `changes`: (field, value) of the experiment."""
+    """A row of a table, by `name`, in a `partition`; `changes`: (field, value) of the experiment. `attack`:
+    what a fifth of the clients do, of `ATTACKS`."""
 
     name: str
     changes: tuple[tuple[str, Any], ...]
     partition: str = TWO_CLASSES
+    attack: str = ""
+
+    @property
+    def place(self) -> str:
+        """The column of a table that has its row."""
+        return ", ".join(filter(None, [self.partition, self.attack]))
 
 
 @dataclass(frozen=True)
@@ -139,13 +149,44 @@ METHODS = tuple(
     for partition in PARTITIONED
     for strategy in STRATEGIES
 )
+SILOS = tuple(
+    Setting(strategy, (("strategy", strategy),), "dirichlet:alpha=0.1")
+    for strategy in ("fedavg", "fedprox", "scaffold")
+)
+#: What the updates of those who lie are multiplied by.
+ATTACKS = {"no liars": 1.0, "turned, x 5": -5.0, "x 100": 100.0}
+#: The first is what the others are held against.
+GUARDS = (
+    "fedavg",
+    "median",
+    "trimmed:cut=0.2",
+    "krum:hostile=2",
+    "krum:hostile=2,keep=6",
+    "geomedian",
+    "medianclip",
+    "clip:norm=1",
+)
+LIARS = tuple(
+    Setting(strategy, (("strategy", strategy),), partition, attack)
+    for partition in ("iid", "dirichlet:alpha=1")
+    for attack in ATTACKS
+    for strategy in GUARDS
+)
 
-TABLES: dict[str, tuple[Setting, ...]] = {"codecs": CODECS, "dropout": DROPOUT, "methods": METHODS}
+TABLES: dict[str, tuple[Setting, ...]] = {
+    "codecs": CODECS,
+    "dropout": DROPOUT,
+    "methods": METHODS,
+    "silos": SILOS,
+    "liars": LIARS,
+}
 #: Each keeps its table under two hours on two cores: `sweep.py` says how that was reckoned.
 CUTS = {
     "codecs": Cut(rounds=60, epochs=1, every=2),
     "dropout": Cut(rounds=60, epochs=1, every=3),
     "methods": Cut(rounds=30, epochs=1, examples=0.5, every=3),
+    "silos": Cut(rounds=30, epochs=1, examples=0.5, every=3, clients=8, per_round=8),
+    "liars": Cut(rounds=20, epochs=1, examples=0.1, every=2, clients=10, per_round=10),
 }
 
 
@@ -171,7 +212,7 @@ def _run(setting: Setting, cut: Cut, seed: int, folder: Path) -> Run:
     experiment = Experiment.model_validate(
         {
             "dataset": cut.dataset,
-            "model": cut.model,
+            "model": _model(cut, setting, seed),
             "partition": cut.partition(setting.partition),
             "rounds": cut.rounds,
             "per_round": cut.per_round,
@@ -189,12 +230,25 @@ def _run(setting: Setting, cut: Cut, seed: int, folder: Path) -> Run:
         seed=seed,
         experiment=experiment,
         federation=Federation(name="sweep", sites=(site,)),
-        path=folder / _folder(setting, experiment, cut.clients) / f"seed-{seed}",
+        path=folder / _folder(setting, experiment, cut) / f"seed-{seed}",
     )
 
 
-def _folder(setting: Setting, experiment: Experiment, clients: int) -> str:
+def _model(cut: Cut, setting: Setting, seed: int) -> Model:
+    """The model, of which every fifth client makes lies where there is an attack."""
+    honest = specs.parse(cut.model, MODELS, "model")
+    factor = ATTACKS.get(setting.attack, 1.0)
+    if factor == 1:
+        return honest
+    liars = range(3, cut.clients, 5)
+    lies = frozenset(derive(seed, "train", number, liar) for number in range(cut.rounds) for liar in liars)
+    return Hostile(honest, factor, lies)
+
+
+def _folder(setting: Setting, experiment: Experiment, cut: Cut) -> str:
     """A name that is another one whenever the experiment is."""
-    described = {**experiment.resolved(), "seed": None, "clients": clients}
+    described = {**experiment.resolved(), "seed": None, "clients": cut.clients}
+    if setting.attack:
+        described |= {"model": cut.model, "attack": setting.attack}
     digest = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=4).hexdigest()
     return f"{re.sub(r'[^a-z0-9.]+', '-', setting.name.lower())}-{digest}"

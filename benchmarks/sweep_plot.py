@@ -14,20 +14,20 @@ from sweep_scores import by_setting
 
 
 def draw(found: Sequence[Outcome], path: Path, *, against_bytes: bool) -> None:
-    """Write an SVG with a panel for each partition; equal numbers give an equal file."""
+    """Write an SVG with a panel for each column of its table; equal numbers give an equal file."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    partitions = list(dict.fromkeys(one.run.setting.partition for one in found))
-    figure = Figure(figsize=(5 * len(partitions) + 4, 5), layout="constrained")
-    panels = figure.subplots(1, len(partitions), squeeze=False, sharey=True)[0]
-    for panel, partition in zip(panels, partitions, strict=True):
-        chosen = [one for one in found if one.run.setting.partition == partition]
+    places = list(dict.fromkeys(one.run.setting.place for one in found))
+    figure = Figure(figsize=(5 * len(places) + 4, 5), layout="constrained")
+    panels = figure.subplots(1, len(places), squeeze=False, sharey=True)[0]
+    for panel, place in zip(panels, places, strict=True):
+        chosen = [one for one in found if one.run.setting.place == place]
         for number, (setting, mine) in enumerate(by_setting(chosen).items()):
             x, y = curve(mine, against_bytes=against_bytes)
             style = ("-", "--", ":")[number // 10]  # there are ten colours
             panel.plot(x, y, style, color=f"C{number % 10}", label=setting.name)
-        panel.set_title(partition)
+        panel.set_title(place)
         panel.set_xlabel("MB up (log scale)" if against_bytes else "rounds")
         panel.set_xscale("log" if against_bytes else "linear")
         panel.grid(alpha=0.3)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from sweep_grid import CODECS, DROPOUT, PARTITIONED, Cut, Setting
+from sweep_grid import ATTACKS, CODECS, DROPOUT, GUARDS, Cut, Setting
 from sweep_memory import EXAMPLES, Footprint
 from sweep_runs import Outcome
 from sweep_scores import (
@@ -116,6 +116,25 @@ def methods(found: Sequence[Outcome]) -> list[str]:
     ]
 
 
+def liars(found: Sequence[Outcome]) -> list[str]:
+    """What strategies reach with and without lies, and how far that is below `GUARDS`'s first without."""
+    settings = by_setting(found)
+    partitions = list(dict.fromkeys(setting.partition for setting in settings))
+    parts = [f"`end`:\n\n{_crossed(found, 'end')}"]
+    for partition in partitions:
+        at = {(s.name, s.attack): mine for s, mine in settings.items() if s.partition == partition}
+        names = dict.fromkeys(name for name, _ in at)
+        rows = [[name, *(_lost(at, name, attack) for attack in ATTACKS)] for name in names]
+        said = f"`end`, points below `{GUARDS[0]}` without liars, {partition}:"
+        parts.append(f"{said}\n\n{grid(['strategy', *ATTACKS], rows)}")
+    return [*parts, every_run(found)]
+
+
+def _lost(at: Mapping[tuple[str, str], Sequence[Outcome]], name: str, attack: str) -> str:
+    plain, mine = at.get((GUARDS[0], next(iter(ATTACKS)))), at.get((name, attack))
+    return below(mine, plain, "end") if mine and plain else "-"
+
+
 def every_run(found: Sequence[Outcome]) -> str:
     """Each run by itself, with its exact bytes and its last model's checksum."""
     rows = []
@@ -125,7 +144,7 @@ def every_run(found: Sequence[Outcome]) -> str:
         rows.append(
             [
                 one.run.setting.name,
-                one.run.setting.partition,
+                one.run.setting.place,
                 str(one.run.seed),
                 f"{one.bytes_up():,}",
                 *("-" if score is None else f"{score:.2f}" for score in scores),
@@ -150,12 +169,13 @@ def every_run(found: Sequence[Outcome]) -> str:
 def _crossed(found: Sequence[Outcome], score: Score) -> str:
     settings = by_setting(found)
     names = dict.fromkeys(setting.name for setting in settings)
+    places = dict.fromkeys(setting.place for setting in settings)
 
-    def cell(name: str, partition: str) -> str:
-        at = [mine for s, mine in settings.items() if (s.name, s.partition) == (name, partition)]
+    def cell(name: str, place: str) -> str:
+        at = [mine for s, mine in settings.items() if (s.name, s.place) == (name, place)]
         return over_seeds(at[0], score) if at else "-"
 
-    return grid(["strategy", *PARTITIONED], [[name, *(cell(name, p) for p in PARTITIONED)] for name in names])
+    return grid(["strategy", *places], [[name, *(cell(name, p) for p in places)] for name in names])
 
 
 def _personal(found: Sequence[Outcome]) -> list[str]:

@@ -141,7 +141,7 @@ def test_ditto_keeps_a_model_a_client_that_beats_the_global_one(
 
 
 def test_the_median_holds_where_the_mean_would_not(federation: Federation, tmp_path: Path) -> None:
-    """Two of eight clients turn their updates round, 20 times as long: benchmarks/byzantine.py has more."""
+    """Two of eight clients turn their updates round, 20 times as long (more: `benchmarks/sweep.py liars`)."""
     liars = tuple(derive(0, "train", round, client) for round in range(3) for client in (2, 5))
     fields = {"model": Mischief("turn", liars, seconds=20), "partition": "iid", "per_round": 8}
     reports = list(rounds(federation, asked("median", **fields), tmp_path / "run"))
