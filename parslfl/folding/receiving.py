@@ -10,7 +10,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from parslfl.codecs import wire
+from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding.parts import open_any
 from parslfl.messages import Update, update_name
@@ -46,10 +49,10 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     Raises:
         PayloadError: it is not.
     """
-    arrays, note = _received(update, transport)
+    arrays, note, square = _received(update, transport, codec, like)
     with _decoding():
         delta = open_any(codec, arrays, note, trained(like))
-    return delta, sane(delta.norm())
+    return delta, sane(delta.norm() if square is None else math.sqrt(square))
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
@@ -58,17 +61,23 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
     Raises:
         PayloadError: as `open_update`.
     """
-    arrays, note = _received(update, transport)
+    arrays, note, square = _received(update, transport, codec, like)
     with _decoding():
         delta = codec.decode(arrays, note, trained(like))
-    return delta, sane(math.sqrt(squared_norm(delta)))
+    return delta, sane(math.sqrt(squared_norm(delta) if square is None else square))
 
 
-def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
-    """The arrays and the note of an update that is where it must be."""
+def _received(
+    update: Update, transport: Transport, codec: Codec, like: Params
+) -> tuple[Params, dict[str, Any], float | None]:
+    """The arrays and the note of an update that is where it must be; its squared norm, where that is the sum
+    of the squares of all that came."""
     if not _in_place(update):
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    return wire.unpack(transport.get(update.ref), update.ref.checksum)
+    data = transport.get(update.ref)
+    if isinstance(codec, Raw) and all(array.dtype == np.float32 for array in trained(like).values()):
+        return wire.unpack_floats(data, update.ref.checksum)
+    return *wire.unpack(data, update.ref.checksum), None
 
 
 @contextlib.contextmanager
