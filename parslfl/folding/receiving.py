@@ -70,14 +70,24 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
 def _received(
     update: Update, transport: Transport, codec: Codec, like: Params
 ) -> tuple[Params, dict[str, Any], float | None]:
-    """The arrays and the note of an update that is where it must be; its squared norm, where that is the sum
-    of the squares of all that came."""
+    """As `unpacked`, of an update that is where it must be."""
     if not _in_place(update):
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    data = transport.get(update.ref)
+    return unpacked(transport.get(update.ref), update.ref.checksum, codec, like)
+
+
+def unpacked(
+    data: memoryview, expect: str, codec: Codec, like: Params
+) -> tuple[Params, dict[str, Any], float | None]:
+    """What `codec` wrote for a model like `like`: arrays, note, and the squared norm of what it will decode
+    to where these are the very numbers in `data`.
+
+    Raises:
+        PayloadError: as `wire.unpack`.
+    """
     if isinstance(codec, Raw) and all(array.dtype == np.float32 for array in trained(like).values()):
-        return wire.unpack_floats(data, update.ref.checksum)
-    return *wire.unpack(data, update.ref.checksum), None
+        return wire.unpack_floats(data, expect)
+    return *wire.unpack(data, expect), None
 
 
 @contextlib.contextmanager
