@@ -12,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from counting import Counting
 from linear import Linear
-from looking import alive, wait_until
+from looking import no_rank_left, wait_until
 from noted import Noted
 
 from parslfl.codecs import wire
@@ -72,11 +71,6 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def sums(task: RanksTask, partial: Partial) -> dict[str, list[float]]:
     arrays, _ = wire.unpack(task.transport.get(partial.refs[0]), partial.refs[0].checksum)
     return {name: array.tolist() for name, array in arrays.items()}
-
-
-def no_rank_left() -> bool:
-    words = (p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline", "status"]) if alive(p))
-    return not any("parslfl.mpi.ranks" in line for line in words)
 
 
 def test_four_ranks_send_one_sum_of_five_clients(make: Make) -> None:

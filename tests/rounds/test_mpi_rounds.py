@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from counting import Counting
-from looking import alive, guarded_by, task_seeds, wait_until
+from looking import guarded_by, no_rank_left, task_seeds, wait_until
 
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
@@ -42,11 +41,6 @@ def site(clients: int = 4, transport: str = "file", **executor: Any) -> Site:
 def counted(**changes: object) -> Experiment:
     given = {"dataset": "synthetic:samples=40", "model": Counting(), "partition": "iid", "rounds": 2}
     return Experiment.model_validate({**given, "per_round": 4, **changes})
-
-
-def no_rank_left() -> bool:
-    words = (p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"]) if alive(p))
-    return not any("parslfl.mpi.ranks" in line for line in words)
 
 
 def test_rounds_on_four_ranks_beside_a_site_of_workers(federation: Federation, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Does not know: any particular run.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -35,6 +36,12 @@ def alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def no_rank_left() -> bool:
+    """Whether no rank of an MPI job of this environment's Python runs."""
+    lines = (p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"]) if alive(p))
+    return not any("parslfl.mpi.ranks" in line and sys.executable in line for line in lines)
 
 
 def is_interchange(process: psutil.Process) -> bool:
