@@ -151,7 +151,7 @@ METHODS = tuple(
 )
 SILOS = tuple(
     Setting(strategy, (("strategy", strategy),), "dirichlet:alpha=0.1")
-    for strategy in ("fedavg", "fedprox", "scaffold")
+    for strategy in ("fedavg", "scaffold", "scaffold:by=clients")
 )
 #: What the updates of those who lie are multiplied by.
 ATTACKS = {"no liars": 1.0, "turned, x 5": -5.0, "x 100": 100.0}

@@ -3,12 +3,13 @@ Algorithm 1 with option II.
 
     client k, from x and c:  y = x, then K steps  y -= eta * (g_k(y) - c_k + c)
                              c_k' = c_k - c + (x - y) / (K * eta)
-    server, over S of N:     x += lr / |S| * sum_k (y_k - x)
-                             c += 1 / N * sum_k (c_k' - c_k)
+    server, over S of N:     x += lr * sum_k p_k * (y_k - x)
+                             c += |S| / N * sum_k p_k * (c_k' - c_k)
 
-The algorithm sends y_k - x and c_k' - c_k. Here only y_k - x travels: by option II the other one is
--c - (y_k - x) / (K * eta), so the server sums the update once more with that scale. Half the bytes, and
-client and server agree on c_k whatever a codec has lost. With momentum, K is `fednova.step_norm`.
+The paper's objective is the mean over clients, p_k = 1 / |S|; with p_k = n_k / sum_j n_j it is the mean over
+examples, as FedAvg's. The algorithm sends y_k - x and c_k' - c_k. Here only y_k - x travels: by option II the
+other one is -c - (y_k - x) / (K * eta), so the server sums the update once more with that scale. Half the
+bytes, and client and server agree on c_k whatever a codec has lost. With momentum, K is `fednova.step_norm`.
 
 Does not know: where c_k is kept; `keep.ClientStore` does.
 """
@@ -16,7 +17,7 @@ Does not know: where c_k is kept; `keep.ClientStore` does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -30,13 +31,15 @@ from parslfl.strategies.fednova import inverse, step_norm
 class Scaffold:
     """Control variates against client drift; `lr` is the server's step.
 
-    State: c, one model, sent to every client beside the global one; c_k, one model a client, at its
-    site. The driver holds twice FedAvg's sums. All clients count alike, as in the paper.
+    `by`: clients count by their `samples`, or all alike (`clients`), as in the paper. State: c, one model,
+    sent to every client beside the global one; c_k, one model a client, at its site. The driver holds
+    twice FedAvg's sums.
     """
 
     keeps: ClassVar[bool] = True
     shares: ClassVar[bool] = True
 
+    by: Literal["samples", "clients"] = "samples"
     lr: float = 1.0
 
     def __post_init__(self) -> None:
@@ -46,7 +49,9 @@ class Scaffold:
         return work
 
     def weight(self, evidence: Evidence) -> float:
-        return 1.0 if evidence.steps else 0.0
+        if not evidence.steps:
+            return 0.0
+        return float(evidence.samples) if self.by == "samples" else 1.0
 
     def scales(self, evidence: Evidence) -> tuple[float, ...]:
         return 1.0, _per_gradient(evidence.work, evidence.steps)

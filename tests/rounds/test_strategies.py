@@ -37,7 +37,7 @@ def scaffold(
 ) -> tuple[Path, list[RoundReport]]:
     """Three rounds of SCAFFOLD in one go."""
     path = tmp_path_factory.mktemp("scaffold") / "run"
-    return path, list(rounds(federation, asked("scaffold"), path))
+    return path, list(rounds(federation, asked("scaffold:by=clients"), path))
 
 
 def asked(strategy: str, **changes: object) -> Experiment:
@@ -83,7 +83,7 @@ def test_scaffold_resumed_from_before_a_round_whose_states_are_kept_already(
     last = max(i for i, line in enumerate(lines) if json.loads(line)["event"] == "finished")
     (copy / "journal.jsonl").write_text("".join(lines[:last]))
     assert ClientStore(str(copy / "clients")).load(reports[2].updates[0].client, "scaffold", 2) is not None
-    again = list(rounds(federation, asked("scaffold"), copy, resume=True))
+    again = list(rounds(federation, asked("scaffold:by=clients"), copy, resume=True))
     assert models(again)[-1] == models(reports)[-1]
     assert journal.reports(copy)[-1].accuracy == reports[-1].accuracy
 
@@ -97,7 +97,7 @@ def test_scaffold_killed_and_resumed_is_bit_for_bit_the_same(
         assert process.stdout.readline().strip() == scaffold[1][0].model
         os.kill(process.pid, signal.SIGKILL)  # while the second round trains, or is journalled
     assert wait_until(lambda: not guarded_by(process.pid), 20)
-    list(rounds(federation, asked("scaffold"), tmp_path / "run", resume=True))
+    list(rounds(federation, asked("scaffold:by=clients"), tmp_path / "run", resume=True))
     found = journal.reports(tmp_path / "run")
     assert models(found) == models(scaffold[1])
     assert not [note for report in found for update in report.updates for note in update.notes]
@@ -113,8 +113,8 @@ from parslfl_executors.local import Local
 
 sites = (Site(name="here", clients=8, executor=Local(workers=2)),)
 asked = Experiment(
-    dataset="digits", model="softmax", strategy="scaffold", partition="classes:k=2", rounds=3, epochs=2,
-    per_round=6,
+    dataset="digits", model="softmax", strategy="scaffold:by=clients", partition="classes:k=2",
+    rounds=3, epochs=2, per_round=6,
 )
 for report in rounds(Federation(name="test", sites=sites), asked, sys.argv[1]):
     print(report.model, flush=True)

@@ -153,17 +153,33 @@ def test_scaffold_keeps_gradients_of_the_last_round(aggregated: Aggregated) -> N
 def test_scaffolds_server_knows_the_mean_of_what_clients_keep(
     aggregated: Aggregated, work: LocalWork
 ) -> None:
-    """c = 1/N sum_k c_k, always: though only some take part, with unequal numbers of steps."""
-    strategy, params = Scaffold(lr=0.5), Softmax().init((4,), 3, 0)
+    """c = 1/N sum_k c_k, always: though only some take part, with unequal numbers of steps and examples."""
+    strategy, params = Scaffold(by="clients", lr=0.5), Softmax().init((4,), 3, 0)
     state, clients = strategy.start(params), Clients(strategy, work)
     for who in ((0, 1), (2,), (1, 2, 0), (0,)):
         deltas, steps = clients.round(state, params, who)
+        sizes = [size for size, _ in zip((5, 1, 2), who, strict=False)]
         state, params = aggregated(
-            strategy, deltas, params=params, state=state, work=work, clients=3, steps=steps
+            strategy, deltas, params=params, state=state, work=work, clients=3, steps=steps, samples=sizes
         )
         for name, control in state.items():
             every = [clients.kept[k][name] if k in clients.kept else np.zeros_like(control) for k in range(3)]
             np.testing.assert_allclose(control, np.mean(every, axis=0), rtol=1e-3, atol=1e-6)
+
+
+def test_scaffold_weighs_controls_as_it_weighs_updates(aggregated: Aggregated) -> None:
+    """By samples, with all clients in a round: c = sum_k n_k c_k / n, and x moves as FedAvg's."""
+    start, sizes = Softmax().init((4,), 3, 0), [5, 1, 2]
+    work = LocalWork(epochs=3, batch_size=3, lr=0.1)
+    strategy, clients = Scaffold(), Clients(Scaffold(), work)
+    deltas, steps = clients.round(strategy.start(start), start, range(3))
+    facts = {"params": start, "work": work, "steps": steps, "samples": sizes}
+    state, params = aggregated(strategy, deltas, state=strategy.start(start), **facts)
+    _, plain = aggregated(FedAvg(), deltas, state={}, **facts)
+    for name, control in state.items():
+        mean = np.average([clients.kept[client][name] for client in range(3)], axis=0, weights=sizes)
+        np.testing.assert_allclose(control, mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(params[name], plain[name], rtol=1e-6)
 
 
 def test_scaffold_drifts_less_than_fedavg(aggregated: Aggregated) -> None:
