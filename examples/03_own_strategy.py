@@ -14,7 +14,7 @@ from parslfl.experiment import Experiment
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.models.softmax import Softmax
 from parslfl.orchestrator import rounds
-from parslfl.params import Params, fold, zeros_like
+from parslfl.params import Params, fold, trained, zeros_like
 from parslfl.sites import load_federation
 
 
@@ -31,11 +31,11 @@ class ServerMomentum:
         return float(evidence.samples)
 
     def start(self, params: Params) -> Params:
-        return zeros_like(params)
+        return zeros_like(trained(params))  # counters, as batch norm has them, are not averaged
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
         fold(mean, state, self.beta)  # mean += beta * state, in place
-        return mean, {name: params[name] + mean[name] for name in params}
+        return mean, {**params, **{name: params[name] + moved for name, moved in mean.items()}}
 
 
 federation = load_federation("local.yaml").with_clients(20)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from parslfl.codecs import wire
+from parslfl.errors import naming
 from parslfl.keep import ClientStore
 from parslfl.learning import Guide, LocalWork, Personal, Scores, Trained, Visit
 from parslfl.messages import Ref, TrainTask
@@ -31,7 +32,8 @@ class Part:
 
     def guide(self) -> Guide:
         """What steers its training."""
-        return self.strategy.guide(self.shared, self.kept)
+        with naming(self.strategy, "guide"):
+            return self.strategy.guide(self.shared, self.kept)
 
     def finish(
         self,
@@ -48,7 +50,8 @@ class Part:
         """
         task, who = self.task, type(self.strategy).__name__
         visit = Visit(self.start, self.shared, self.kept, delta, steps, task.work, train, score)
-        kept, personal = self.strategy.keep(visit)
+        with naming(self.strategy, "keep"):
+            kept, personal = self.strategy.keep(visit)
         require_like(kept, self.kept, f"{who}.keep")
         if not math.isfinite(squared_norm(trained(kept))):
             raise FloatingPointError(f"what {who} keeps at the client holds NaN or Inf: lower --lr")
@@ -61,7 +64,8 @@ def begin(task: TrainTask, params: Params) -> Part | None:
     strategy: object = task.strategy
     if not isinstance(strategy, ClientSide):
         return None
-    name, fresh = type(strategy).__name__.lower(), strategy.fresh(params)
+    with naming(strategy, "fresh"):
+        name, fresh = type(strategy).__name__.lower(), strategy.fresh(params)
     found, notes = ClientStore(task.store).recall(task.client, name, task.accepted, fresh)
     kept = fresh if task.accepted < 0 or notes else found
     shared = read_shared(task.transport, task.shared) if task.shared else {}

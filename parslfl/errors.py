@@ -4,7 +4,7 @@
     ├── ConfigError      a site file, experiment file or flag is wrong; holds every problem at once
     ├── DataError        a data set is missing, damaged or too small for its clients
     ├── PayloadError     bytes from a worker were refused
-    ├── RunError         a run directory cannot be used
+    ├── RunError         a run cannot go on: its directory, or code that it was given
     └── QuorumError      a round ended with too few updates
 
 Each message is a sentence that names the place and the cure; the CLI prints it without a
@@ -15,7 +15,8 @@ Does not know: who shows them, or which exit code they become.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -55,8 +56,24 @@ class PayloadError(ParslflError):
 
 
 class RunError(ParslflError):
-    """A run directory is missing, in use, damaged, or belongs to another experiment."""
+    """A run directory is missing, in use, damaged, or belongs to another experiment; or a strategy failed."""
 
 
 class QuorumError(ParslflError):
     """A round ended with fewer updates than its quorum."""
+
+
+@contextmanager
+def naming(thing: object, method: str) -> Iterator[None]:
+    """Whatever the `method` of `thing` raises, which may be a user's, is told as its failure.
+
+    Raises:
+        RunError: it, in place of all that is not in this tree.
+    """
+    try:
+        yield
+    except ParslflError:
+        raise
+    except Exception as error:
+        who = f"{type(thing).__name__}.{method}"
+        raise RunError(f"{who} failed: {type(error).__name__}: {error}") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -33,7 +34,7 @@ from parslfl.data.cifar10 import Cifar10
 from parslfl.data.names import DATASETS, PARTITIONS
 from parslfl.data.partition import Classes
 from parslfl.document import Document
-from parslfl.errors import ConfigError, Problem
+from parslfl.errors import ConfigError, Problem, naming
 from parslfl.learning import LocalWork
 from parslfl.messages import Client, RoundPlan
 from parslfl.models.cnn import Cnn
@@ -169,6 +170,15 @@ class Experiment(Settings):
             keep=1.0 if self.federated_dropout == AUTO else 1 - self.federated_dropout,
         )
 
+    def assigned(self) -> LocalWork:
+        """What one client does in a round, as the strategy has it.
+
+        Raises:
+            RunError: the strategy's `local` fails, or returns something else.
+        """
+        with naming(self.strategy, "local"):
+            return replace(self.strategy.local(self.work()))
+
     def plan(
         self,
         round: int,
@@ -185,7 +195,7 @@ class Experiment(Settings):
             roster,
             self.per_round,
             self.seed,
-            self.strategy.local(self.work()),
+            self.assigned(),
             codec,
             quorum=self.quorum,
             fastest=self.fastest,
@@ -245,29 +255,6 @@ def load_experiment(
     for key, value in (overrides or {}).items():
         found = found.changed(key, value)
     return settings.build(Experiment, found)
-
-
-def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
-    """`KEY=VALUE` texts as overrides of (the federation, the experiment).
-
-    Third come the problems: texts without `=`, and keys that belong to neither.
-    """
-    federation: dict[str, str] = {}
-    experiment: dict[str, str] = {}
-    problems: list[Problem] = []
-    for text in texts:
-        key, equals, value = text.partition("=")
-        first = re.split(r"[.\[]", key)[0]
-        if not equals:
-            problems.append(Problem(f"--set {text}", "", "expected KEY=VALUE"))
-        elif first == "sites":
-            federation[key] = value
-        elif key in Experiment.model_fields:
-            experiment[key] = value
-        else:
-            near = specs.hint(first, ["sites", *Experiment.model_fields])
-            problems.append(Problem(f"--set {text}", key, f"unknown field{near}"))
-    return federation, experiment, problems
 
 
 def _parsed(text: str, known: Mapping[str, type], family: str, *, auto: bool) -> object:

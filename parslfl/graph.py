@@ -78,6 +78,8 @@ class Flight:
         """
         try:
             return self.finished.result()
+        except RunError as error:
+            raise RunError(f"round {self.plan.round + 1} could not be merged: {error}") from error
         except ParslflError:
             raise
         except Exception as error:

@@ -21,6 +21,7 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, tasks
 from parslfl.closing import Closing
+from parslfl.errors import naming
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
 from parslfl.fitting import check
@@ -165,7 +166,8 @@ class _Run:
                     self.kernel, site.name, tasks.warm, self.experiment.model, self._source(site.name)
                 )
         params = home.first(made)
-        state = self.experiment.strategy.start(params)
+        with naming(self.experiment.strategy, "start"):
+            state = self.experiment.strategy.start(params)
         model = write(self.run.model_path(0), params)
         return self.run.at(0, model, write(self.run.state_path(0), state) if state else "")
 

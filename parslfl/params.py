@@ -89,11 +89,16 @@ def require_like(params: Mapping[str, Array], like: Mapping[str, Array], who: st
 
     Raises:
         ValueError: they do not.
+        TypeError: they are no arrays at all.
     """
+    if not isinstance(params, Mapping):
+        raise TypeError(f"{who} returned a {type(params).__name__}, not a dict of arrays")
     if params.keys() != like.keys():
         wrong = sorted(params.keys() ^ like.keys())
         raise ValueError(f"{who} returned other arrays than it was given: {', '.join(wrong[:5])}")
     for name, array in params.items():
+        if not isinstance(array, np.ndarray | np.generic):
+            raise TypeError(f"{who} returned {name!r} as a {type(array).__name__}, not as an array")
         if (array.shape, array.dtype) != (like[name].shape, like[name].dtype):
             raise ValueError(
                 f"{who} returned {name!r} as {array.dtype}{list(array.shape)}, "

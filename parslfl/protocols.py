@@ -171,7 +171,8 @@ class Strategy(Protocol):
         ...
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        """(next state, next params). `mean` and `cohort.extra` may be overwritten and returned."""
+        """(next state, next params). `mean` lacks what is not averaged, integer buffers, which go on as they
+        are; it and `cohort.extra` may be overwritten and returned."""
         ...
 
 

@@ -15,7 +15,7 @@ from parslfl.codecs.raw import Raw
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Classes, Iid
 from parslfl.errors import ConfigError
-from parslfl.experiment import Experiment, load_experiment, split_settings
+from parslfl.experiment import Experiment, load_experiment
 from parslfl.fitting import check
 from parslfl.learning import LocalWork
 from parslfl.models.cnn import Cnn
@@ -180,26 +180,6 @@ def test_a_missing_or_empty_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_no_experiment_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
         load_experiment(tmp_path)
-
-
-def test_settings_go_where_they_belong() -> None:
-    texts = ["lr=0.1", "sites[0].clients=3", "sites.a.executor.worker_init=x=1", "name=mine", "lr=0.2"]
-    assert split_settings(texts) == (
-        {"sites[0].clients": "3", "sites.a.executor.worker_init": "x=1"},
-        {"lr": "0.2", "name": "mine"},
-        [],
-    )
-
-
-def test_settings_that_belong_nowhere_are_refused() -> None:
-    *_, problems = split_settings(["lr", "lrr=3", "site.0.clients=3", "name.x=1", "=3"])
-    lines = [str(problem) for problem in problems]
-    assert lines[:3] == [
-        "--set lr: expected KEY=VALUE",
-        "--set lrr=3: lrr: unknown field (did you mean 'lr'?)",
-        "--set site.0.clients=3: site.0.clients: unknown field (did you mean 'sites'?)",
-    ]
-    assert len(lines) == 5
 
 
 FITS: list[dict[str, Any]] = [

@@ -95,7 +95,7 @@ class _Probing:
         e, roster = self.request.experiment, self.request.federation.clients()
         folder = site.data or str(resolve_folder(e.data_dir))
         payload, reply = self.exchange.publish_probe(site.name, bytes(_PAYLOAD))
-        work = replace(e.strategy.local(e.work()), epochs=10_000, threads=site.executor.threads_per_worker())
+        work = replace(e.assigned(), epochs=10_000, threads=site.executor.threads_per_worker())
         task = ProbeTask(
             model=e.model,
             source=Source(e.dataset, e.partition, folder, len(roster), derive(e.seed, "partition")),

@@ -10,18 +10,20 @@ Does not know: what is done with them.
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from parslfl import specs
 from parslfl.commands.flags import FIELDS, SITE
 from parslfl.data.digits import Digits
 from parslfl.data.folder import resolve_folder
 from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
-from parslfl.experiment import Experiment, load_experiment, split_settings
+from parslfl.experiment import Experiment, load_experiment
 from parslfl.fitting import check
 from parslfl.protocols import NeedsAll
 from parslfl.rundir.journal import described
@@ -179,3 +181,26 @@ def _tried(problems: list[Problem], action: Callable[[], T]) -> T | None:
     except ConfigError as error:
         problems += error.problems
         return None
+
+
+def split_settings(texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str], list[Problem]]:
+    """`KEY=VALUE` texts as overrides of (the federation, the experiment).
+
+    Third come the problems: texts without `=`, and keys that belong to neither.
+    """
+    federation: dict[str, str] = {}
+    experiment: dict[str, str] = {}
+    problems: list[Problem] = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        first = re.split(r"[.\[]", key)[0]
+        if not equals:
+            problems.append(Problem(f"--set {text}", "", "expected KEY=VALUE"))
+        elif first == "sites":
+            federation[key] = value
+        elif key in Experiment.model_fields:
+            experiment[key] = value
+        else:
+            near = specs.hint(first, ["sites", *Experiment.model_fields])
+            problems.append(Problem(f"--set {text}", key, f"unknown field{near}"))
+    return federation, experiment, problems

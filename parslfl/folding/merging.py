@@ -20,12 +20,12 @@ from pathlib import Path
 from parslfl.codecs import sparse
 from parslfl.codecs.pieces import private
 from parslfl.downlink import Outgoing, Taken, take
-from parslfl.errors import PayloadError, QuorumError
+from parslfl.errors import PayloadError, QuorumError, naming
 from parslfl.folding.checkpoints import mapped, write
 from parslfl.folding.desk import Desk, Waiting
 from parslfl.folding.parts import kept_of
 from parslfl.folding.receiving import came, discard, open_update, read_update
-from parslfl.folding.weighing import scales_of, worth
+from parslfl.folding.weighing import scales_of, width_of, worth
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.params import Params, is_mapped, nbytes, require_like, squared_norm, trained
@@ -173,7 +173,7 @@ def _enough(waiting: Sequence[Waiting], like: Params) -> bool:
 def _add(folding: Folding, lane: int) -> None:
     """Add all that wait to the lane's sums, in order, and forget them and their files."""
     waiting = folding.desk.waiting.get(lane, [])
-    for number in range(len(waiting[0].weights) if waiting else 0):
+    for number in range(min((len(one.weights) for one in waiting), default=0)):
         folding.desk.add(lane, number, [(one.delta, one.weights[number]) for one in waiting])
     updates = [one.update for one in waiting]
     waiting.clear()  # before their files go: on some file systems, what is mapped stays
@@ -205,10 +205,11 @@ def finish(
     if needs_all(folding.strategy):
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
-        width = len(scales_of(accepted[0][1], folding.strategy))
+        width = width_of((e for _, e in accepted), folding.strategy)
         mean, *extra = (folding.desk.mean(len(lanes), n, weight) for n in range(width))
         cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
-    new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
+    with naming(folding.strategy, "step"):
+        new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     taken = _taken(folding, params)
     model = write(model_path, taken.model, spare)
     kept = write(state_path, new_state) if new_state else ""
@@ -249,7 +250,9 @@ def _combined(
     stack = Stack(tuple(desk.held[update.client] for update, _ in voting))
     desk.clear(0)
     mean = dict(desk.sums(0, 0))
-    strategy.combine(stack, cohort, mean)
+    with naming(strategy, "combine"):
+        strategy.combine(stack, cohort, mean)
+    require_like(mean, trained(desk.like), f"{type(strategy).__name__}.combine")
     del stack
     desk.held.clear()  # before their files may be written over
     for update, _ in voting:

@@ -27,6 +27,9 @@ from parslfl.params import Params, fold, squared_norm, trained
 from parslfl.protocols import Buffer, Strategy, Transport
 from parslfl.tasks import read_model
 
+#: A sum is at most as long as its terms together, and a little more where these were rounded.
+_ROUNDING = 1.01
+
 
 @dataclass(frozen=True)
 class Partial:
@@ -185,8 +188,9 @@ def _fold(folding: Folding, lane: int, partial: Partial) -> tuple[float, list[Ev
     wanted = len(scales[0])
     if len(partial.refs) != wanted:
         raise PayloadError(f"brings {len(partial.refs)} arrays of sums, not {wanted}")
+    norms = [weight * one.norm for weight, one in zip(weights, evidence, strict=True)]
     limits = [
-        MAX_NORM * sum(weight * abs(scale[number]) for weight, scale in zip(weights, scales, strict=True))
+        _ROUNDING * sum(norm * abs(scale[number]) for norm, scale in zip(norms, scales, strict=True))
         for number in range(wanted)
     ]
     sums = [_read(folding, partial, n, ref, limits[n]) for n, ref in enumerate(partial.refs)]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from parslfl.errors import PayloadError
+from parslfl.errors import PayloadError, RunError, naming
 from parslfl.learning import Evidence, LocalWork
 from parslfl.messages import Update
 from parslfl.protocols import Strategy, is_scaled
@@ -60,9 +60,10 @@ def weight_of(evidence: Evidence, strategy: Strategy) -> float:
 
     Raises:
         PayloadError: the strategy's answer is no possible weight; what the update claims is to blame.
+        RunError: the strategy has no answer, for no fault of the update's.
     """
     with _reckoning(strategy, "weight"):
-        weight = strategy.weight(evidence)
+        weight = float(strategy.weight(evidence))
     if not 0 <= weight <= MAX_WEIGHT:
         raise PayloadError(f"has the impossible weight {weight}")
     return weight
@@ -72,20 +73,36 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     """What the update is multiplied by, beside its weight: once for each mean that the strategy wants.
 
     Raises:
-        PayloadError: as in `weight_of`.
+        PayloadError, RunError: as in `weight_of`.
     """
     with _reckoning(strategy, "scales"):
-        scales = strategy.scales(evidence) if is_scaled(strategy) else (1.0,)
+        scales = tuple(map(float, strategy.scales(evidence))) if is_scaled(strategy) else (1.0,)
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
         raise PayloadError(f"has the impossible scales {scales}")
     return scales
 
 
+def width_of(found: Iterable[Evidence], strategy: Strategy) -> int:
+    """How many scales the updates have.
+
+    Raises:
+        RunError: none, or not as many for all.
+    """
+    widths = {len(scales_of(evidence, strategy)) for evidence in found}
+    if len(widths) != 1 or 0 in widths:
+        raise RunError(
+            f"{type(strategy).__name__}.scales returned {sorted(widths)} scales: give every update "
+            "as many, at least one"
+        )
+    return widths.pop()
+
+
 @contextlib.contextmanager
 def _reckoning(strategy: Strategy, method: str) -> Iterator[None]:
-    """A division by zero or an overflow follows from what the update claims."""
-    try:
-        yield
-    except ArithmeticError as error:
-        who = f"{type(strategy).__name__}.{method}"
-        raise PayloadError(f"claims what {who} has no answer to: {error}") from error
+    """A division by zero or an overflow follows from what the update claims; all else is a mistake in it."""
+    with naming(strategy, method):
+        try:
+            yield
+        except ArithmeticError as error:
+            who = f"{type(strategy).__name__}.{method}"
+            raise PayloadError(f"claims what {who} has no answer to: {error}") from error

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
 from parslfl.params import Params
-from parslfl.strategies.fedavg import FedAvg, require_positive
+from parslfl.strategies.fedavg import FedAvg, require_no_less, require_positive
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ class Ditto:
 
     def __post_init__(self) -> None:
         require_positive("lr", self.lr)
-        if self.pull < 0:
-            raise ValueError(f"pull must not be negative, got {self.pull}")
+        require_no_less("pull", self.pull)
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
 

@@ -22,7 +22,9 @@ from typing import Literal
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import apply, require_positive
+from parslfl.strategies.fedavg import apply, require_one_of, require_positive
+
+By = Literal["size", "loss", "variance", "product"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,11 @@ class Dynamic:
     `variance` and `product` cost clients a second set of gradients in memory and a pass over it a step.
     """
 
-    by: Literal["size", "loss", "variance", "product"] = "product"
+    by: By = "product"
     lr: float = 1.0
 
     def __post_init__(self) -> None:
+        require_one_of("by", self.by, By)
         require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:

@@ -8,7 +8,9 @@ Does not know: who trained, or how updates arrive.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -51,7 +53,28 @@ def require_positive(name: str, value: float) -> None:
     """Check that a strategy's field leads somewhere.
 
     Raises:
-        ValueError: it is not above 0.
+        ValueError: it is not above 0, or not finite.
     """
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise ValueError(f"{name} must be positive, got {value}")
+
+
+def require_one_of(name: str, value: str, known: object) -> None:
+    """Check a field of the type `known`, a `Literal`.
+
+    Raises:
+        ValueError: it is none of its values.
+    """
+    allowed = get_args(known)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def require_no_less(name: str, value: float, least: float = 0) -> None:
+    """Check a field that may be `least`, and more.
+
+    Raises:
+        ValueError: it is less, or not finite.
+    """
+    if not least <= value < math.inf:
+        raise ValueError(f"{name} must be at least {least}, got {value}")

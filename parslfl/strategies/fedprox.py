@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import FedAvg, require_positive
+from parslfl.strategies.fedavg import FedAvg, require_no_less, require_positive
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class FedProx:
 
     def __post_init__(self) -> None:
         require_positive("lr", self.lr)
-        if self.mu < 0:
-            raise ValueError(f"mu must not be negative, got {self.mu}")
+        require_no_less("mu", self.mu)
 
     def local(self, work: LocalWork) -> LocalWork:
         return replace(work, proximal=self.mu)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.strategies.fedavg import apply
+from parslfl.strategies.fedavg import apply, require_no_less
 
 #: A loss of exactly 0 has no negative power.
 _LEAST = 1e-10
@@ -29,8 +29,7 @@ class QFedAvg:
     q: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.q < 0:
-            raise ValueError(f"q must not be negative, got {self.q}")
+        require_no_less("q", self.q)
 
     def local(self, work: LocalWork) -> LocalWork:
         return replace(work, start_loss=True)

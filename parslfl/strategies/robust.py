@@ -27,7 +27,7 @@ import numpy as np
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
 from parslfl.stack import Rows, Stack, in_order
-from parslfl.strategies.fedavg import apply, require_positive
+from parslfl.strategies.fedavg import apply, require_no_less, require_positive
 
 #: Weiszfeld's iterations, and the least distance that one divides by (Pillutla et al., section 4).
 _ITERATIONS, _SMOOTH = 32, 1e-6
@@ -91,7 +91,7 @@ class TrimmedMean(_Alike):
 
     def _off(self, updates: int) -> int:
         """How many are cut off each end: 0.29 of 100 are 29, though their product is a little less."""
-        return int(self.cut * updates + 1e-9)
+        return min(int(self.cut * updates + 1e-9), (updates - 1) // 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +108,16 @@ class Krum(_Alike):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hostile < 0 or self.keep < 1:
-            raise ValueError(f"hostile must be at least 0 and keep at least 1: {self.hostile}, {self.keep}")
+        for name, number, least in (("hostile", self.hostile, 0), ("keep", self.keep, 1)):
+            require_no_less(name, number, least)
+            if number != int(number):
+                raise ValueError(f"{name} must be a whole number, got {number}")
 
     def caution(self, updates: int) -> str:
         least = 2 * self.hostile + 3
         if updates < least:
             return f"is proven to hold for {least} updates a round and more, not for {updates}"
-        if self.hostile and self.keep > updates - self.hostile:
+        if self.keep > updates - self.hostile:
             return f"keeps more than the {updates - self.hostile} honest ones among {updates} updates"
         return ""
 

@@ -23,8 +23,10 @@ import numpy as np
 
 from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
 from parslfl.params import Params, fold, subtract, trained, zeros_like
-from parslfl.strategies.fedavg import apply, require_positive
+from parslfl.strategies.fedavg import apply, require_one_of, require_positive
 from parslfl.strategies.fednova import inverse, step_norm
+
+By = Literal["samples", "clients"]
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,11 @@ class Scaffold:
     keeps: ClassVar[bool] = True
     shares: ClassVar[bool] = True
 
-    by: Literal["samples", "clients"] = "samples"
+    by: By = "samples"
     lr: float = 1.0
 
     def __post_init__(self) -> None:
+        require_one_of("by", self.by, By)
         require_positive("lr", self.lr)
 
     def local(self, work: LocalWork) -> LocalWork:

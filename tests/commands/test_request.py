@@ -10,7 +10,7 @@ import yaml
 
 from parslfl.commands import training
 from parslfl.commands.flags import FLAGS, RESUME_FLAGS, Parser, add
-from parslfl.commands.request import Request, asked, remembered
+from parslfl.commands.request import Request, asked, remembered, split_settings
 from parslfl.data.digits import Digits
 from parslfl.errors import ConfigError, RunError
 from parslfl.learning import LocalWork
@@ -198,3 +198,23 @@ def test_too_few_updates_for_a_strategy_are_said_before_the_run(
     ]
     assert [few in remark for remark in said[0]] == [True]
     assert said[1] == []
+
+
+def test_settings_go_where_they_belong() -> None:
+    texts = ["lr=0.1", "sites[0].clients=3", "sites.a.executor.worker_init=x=1", "name=mine", "lr=0.2"]
+    assert split_settings(texts) == (
+        {"sites[0].clients": "3", "sites.a.executor.worker_init": "x=1"},
+        {"lr": "0.2", "name": "mine"},
+        [],
+    )
+
+
+def test_settings_that_belong_nowhere_are_refused() -> None:
+    *_, problems = split_settings(["lr", "lrr=3", "site.0.clients=3", "name.x=1", "=3"])
+    lines = [str(problem) for problem in problems]
+    assert lines[:3] == [
+        "--set lr: expected KEY=VALUE",
+        "--set lrr=3: lrr: unknown field (did you mean 'lr'?)",
+        "--set site.0.clients=3: site.0.clients: unknown field (did you mean 'sites'?)",
+    ]
+    assert len(lines) == 5

@@ -137,6 +137,7 @@ def test_a_site_whose_clients_all_failed_sends_no_sum(far: File) -> None:
     [
         ({"w": np.array([np.nan, 0, 0], np.float32)}, "NaN or Inf"),
         ({"w": np.array([1e16, 0, 0], np.float32)}, "has the norm 1e\\+16"),
+        ({"w": np.full(3, 9, np.float32)}, "has the norm 15.6"),  # two of sqrt(3)
         ({"w": np.zeros(2, np.float32)}, "array 'w' is float32\\[2\\]"),
         ({"w": np.zeros(3, np.float64)}, "array 'w' is float64"),
         ({"v": np.zeros(3, np.float32)}, "holds the arrays"),

@@ -191,7 +191,7 @@ def test_an_evaluation_that_hangs_does_not_hang_the_run(
 
 
 def test_a_strategy_that_fails_is_named(federation: Federation, experiment: Make, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="round 1 could not be merged: KeyError: 'norm'"):
+    with pytest.raises(RunError, match="round 1 could not be merged: Broken.weight failed: KeyError: 'norm'"):
         next(rounds(federation, experiment(strategy=Broken()), tmp_path / "run"))
     with pytest.raises(QuorumError, match=r"4 x refused: .* Divided.weight has no answer to: div"):
         next(rounds(federation, experiment(strategy=Divided()), tmp_path / "third"))

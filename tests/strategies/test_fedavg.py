@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,11 +11,15 @@ import pytest
 from parslfl.errors import ConfigError
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
+from parslfl.protocols import Strategy
 from parslfl.specs import parse
 from parslfl.strategies.dynamic import Dynamic
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.fedprox import FedProx
 from parslfl.strategies.names import STRATEGIES
+from parslfl.strategies.qfedavg import QFedAvg
+from parslfl.strategies.robust import Krum
+from parslfl.strategies.scaffold import Scaffold
 
 Aggregated = Callable[..., tuple[Params, Params]]
 NOBODY = Cohort((), 1)
@@ -55,8 +60,24 @@ def test_fedprox_differs_only_at_the_client() -> None:
 
 
 def test_negative_mu_is_refused() -> None:
-    with pytest.raises(ConfigError, match="mu must not be negative, got -1.0"):
+    with pytest.raises(ConfigError, match="mu must be at least 0, got -1.0"):
         parse("fedprox:mu=-1", STRATEGIES, "strategy")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: FedProx(mu=math.nan), "mu must be at least 0, got nan"),
+        (lambda: QFedAvg(q=math.inf), "q must be at least 0, got inf"),
+        (lambda: FedAvg(lr=math.inf), "lr must be positive, got inf"),
+        (lambda: Krum(keep=1.5), "keep must be a whole number, got 1.5"),  # type: ignore[arg-type]
+        (lambda: Dynamic("sizes"), "by must be one of size, loss, variance, product, got 'sizes'"),  # type: ignore[arg-type]
+        (lambda: Scaffold(by="loss"), "by must be one of samples, clients, got 'loss'"),  # type: ignore[arg-type]
+    ],
+)
+def test_strategies_made_in_python_are_checked_as_specs_are(make: Callable[[], Strategy], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        make()
 
 
 @pytest.mark.parametrize(

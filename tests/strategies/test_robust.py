@@ -61,7 +61,8 @@ def test_the_share_to_cut_is_a_number_of_updates_whatever_its_last_bits() -> Non
         (Krum(hostile=4), 10, "is proven to hold for 11 updates"),
         (Krum(hostile=4, keep=16), 20, ""),
         (Krum(hostile=4, keep=17), 20, "keeps more than the 16 honest ones among 20"),
-        (Krum(hostile=0, keep=9), 4, ""),
+        (Krum(hostile=0, keep=4), 4, ""),
+        (Krum(hostile=0, keep=9), 4, "keeps more than the 4 honest ones"),
     ],
 )
 def test_what_too_few_updates_mean(strategy: TrimmedMean | Krum, updates: int, words: str) -> None:
@@ -139,6 +140,23 @@ def test_equal_updates_are_their_own_aggregate(aggregated: Aggregated, strategy:
     assert moved(aggregated(strategy, [[0.5, 0.25, -1]] * 6)[1]) == pytest.approx([0.5, 0.25, -1], abs=1e-6)
 
 
+@pytest.mark.parametrize("length", [1e3, 1e9, 9e14])
+def test_a_giant_does_not_hide_another_liar(length: float) -> None:
+    """Nine that nearly agree, one turned round, and one so long that beside it all others are alike."""
+    honest = (np.random.default_rng(1).standard_normal((9, 1000)) * 0.01 + 0.02).astype(np.float32)
+    giant = np.full(1000, length / 1000**0.5, np.float32)
+    rows = [honest[0] - np.float32(0.3), *honest, giant]
+    stack, out = Stack(tuple({"w": row} for row in rows)), {"w": np.empty(1000, np.float32)}
+    wide = np.array(rows, np.float64)
+    exact = ((wide[:, None] - wide) ** 2).sum(axis=2)
+    for krum in (Krum(hostile=2), Krum(hostile=2, keep=8)):
+        chosen = krum.choose(stack.squared_distances().tolist())
+        assert chosen == krum.choose(exact.tolist())
+        assert set(chosen) <= set(range(1, 10))
+    GeometricMedian().combine(stack, Cohort((), 11), out)
+    assert float(np.linalg.norm(out["w"] - honest.mean(axis=0))) < 0.01  # the mean's own norm is 0.63
+
+
 @pytest.mark.parametrize("strategy", [s for s in ALL if isinstance(s, NeedsAll)], ids=repr)
 def test_who_has_no_samples_has_no_vote(aggregated: Aggregated, strategy: Strategy) -> None:
     four = aggregated(strategy, FIVE[:4])[1]
@@ -154,7 +172,7 @@ def test_one_update_is_taken_whole(aggregated: Aggregated, strategy: Strategy) -
     ("spec", "said"),
     [
         ("trimmed:cut=0.5", "cut must be at least 0 and below 0.5, got 0.5"),
-        ("krum:keep=0", "hostile must be at least 0 and keep at least 1: 1, 0"),
+        ("krum:keep=0", "keep must be at least 1, got 0"),
         ("clip:norm=0", "norm must be positive, got 0.0"),
         ("medianclip:factor=-1", "factor must be positive, got -1.0"),
     ],
@@ -162,3 +180,9 @@ def test_one_update_is_taken_whole(aggregated: Aggregated, strategy: Strategy) -
 def test_impossible_settings_are_refused(spec: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         parse(spec, STRATEGIES, "strategy")
+
+
+def test_almost_all_cut_leaves_one() -> None:
+    stack, out = Stack(tuple({"w": np.full(1, n, np.float32)} for n in range(10))), {"w": np.empty(1, "f4")}
+    TrimmedMean(cut=0.49999999995).combine(stack, Cohort((), 10), out)
+    assert out["w"].tolist() == [4.5]

@@ -1,0 +1,98 @@
+"""Strategies of a user's own with a mistake in them: told by class and method, whatever it is."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parslfl.codecs import wire
+from parslfl.codecs.raw import Raw
+from parslfl.errors import RunError
+from parslfl.experiment import Experiment
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, finish, merge
+from parslfl.learning import LocalWork
+from parslfl.messages import Assignment, Client, RoundPlan, Update
+from parslfl.params import Params
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.transport.inline import Inline
+
+MODEL: Params = {"w": np.array([1.0, 2.0, 3.0], np.float32), "n": np.array([7])}
+CLIENTS = [Client(i, "here") for i in range(4)]
+
+
+def made(base: type = FedAvg, **methods: Any) -> Any:
+    """A strategy of the class `Own` with these methods."""
+    return type("Own", (base,), {name: staticmethod(method) for name, method in methods.items()})()
+
+
+def fails(*_: object) -> Any:
+    raise KeyError("oops")
+
+
+def run(strategy: Any, folder: Path) -> None:
+    """A round of four updates in two lanes."""
+    work = LocalWork()
+    job = Folding(
+        strategy,
+        dict.fromkeys(CLIENTS, Raw()),
+        {"here": Inline()},
+        Desk(like=MODEL, state=strategy.start(MODEL)),
+        time.monotonic(),
+        works=dict.fromkeys(CLIENTS, work),
+        clients=len(CLIENTS),
+    )
+    updates = []
+    for client in CLIENTS:
+        packed = wire.pack({"w": np.ones(3, np.float32)})
+        ref = Inline().put("", packed.buffers, packed.checksum)
+        updates.append(Update(client, 0, ref, client.index + 1, 1, 1, 2.0, 1.0, 12))
+    notes = [merge(job, lane, None, *updates[lane::2]) for lane in range(2)]
+    plan = RoundPlan(0, tuple(Assignment(c, work, Raw()) for c in CLIENTS), 1, len(CLIENTS))
+    finish(job, plan, folder / "model", folder / "state", None, *notes)
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"),
+    [
+        ({"weight": fails}, "Own.weight failed: KeyError: 'oops'"),
+        ({"weight": lambda _: None}, "Own.weight failed: TypeError: float() argument"),
+        ({"scales": fails}, "Own.scales failed: KeyError: 'oops'"),
+        ({"scales": lambda _: 1.0}, "Own.scales failed: TypeError: 'float' object is not iterable"),
+        ({"scales": lambda _: ()}, "Own.scales returned [0] scales: give every update as many"),
+        ({"scales": lambda e: (1.0,) * e.samples}, "Own.scales returned [1, 2, 3, 4] scales"),
+        ({"step": fails}, "Own.step failed: KeyError: 'oops'"),
+        ({"step": lambda *_: None}, "Own.step failed: TypeError: cannot unpack"),
+        ({"step": lambda _s, params, *_: (params, list(params))}, "Own.step returned a list, not a dict"),
+        ({"step": lambda *_: ({}, {"w": [1], "n": 7})}, "Own.step returned 'w' as a list, not as an array"),
+        ({"combine": fails}, "Own.combine failed: KeyError: 'oops'"),
+        (
+            {"combine": lambda _s, _c, out: out.update(w=out["w"][:1])},
+            "Own.combine returned 'w' as float32[1]",
+        ),
+    ],
+)
+def test_what_its_methods_do_wrong_is_told(methods: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises((RunError, ValueError, TypeError), match=re.escape(said)):
+        run(made(**methods), tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def test_one_without_a_mistake_makes_a_model(tmp_path: Path) -> None:
+    run(made(scales=lambda _: (2.0,)), tmp_path)
+    assert (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("local", "said"),
+    [(fails, "Own.local failed: KeyError: 'oops'"), (lambda _: None, "Own.local failed: TypeError: replace")],
+)
+def test_local_is_named_too(local: Any, said: str) -> None:
+    experiment = Experiment(strategy=made(local=local), per_round=4)
+    with pytest.raises(RunError, match=re.escape(said)):
+        experiment.plan(0, CLIENTS)
