@@ -167,10 +167,7 @@ GUARDS = (
     "clip:norm=1",
 )
 LIARS = tuple(
-    Setting(strategy, (("strategy", strategy),), partition, attack)
-    for partition in ("iid", "dirichlet:alpha=1")
-    for attack in ATTACKS
-    for strategy in GUARDS
+    Setting(strategy, (("strategy", strategy),), "iid", attack) for attack in ATTACKS for strategy in GUARDS
 )
 
 TABLES: dict[str, tuple[Setting, ...]] = {

@@ -118,21 +118,17 @@ def methods(found: Sequence[Outcome]) -> list[str]:
 
 def liars(found: Sequence[Outcome]) -> list[str]:
     """What strategies reach with and without lies, and how far that is below `GUARDS`'s first without."""
-    settings = by_setting(found)
-    partitions = list(dict.fromkeys(setting.partition for setting in settings))
-    parts = [f"`end`:\n\n{_crossed(found, 'end')}"]
-    for partition in partitions:
-        at = {(s.name, s.attack): mine for s, mine in settings.items() if s.partition == partition}
-        names = dict.fromkeys(name for name, _ in at)
-        rows = [[name, *(_lost(at, name, attack) for attack in ATTACKS)] for name in names]
-        said = f"`end`, points below `{GUARDS[0]}` without liars, {partition}:"
-        parts.append(f"{said}\n\n{grid(['strategy', *ATTACKS], rows)}")
-    return [*parts, every_run(found)]
-
-
-def _lost(at: Mapping[tuple[str, str], Sequence[Outcome]], name: str, attack: str) -> str:
-    plain, mine = at.get((GUARDS[0], next(iter(ATTACKS)))), at.get((name, attack))
-    return below(mine, plain, "end") if mine and plain else "-"
+    at = {(setting.name, setting.attack): mine for setting, mine in by_setting(found).items()}
+    plain = at.get((GUARDS[0], next(iter(ATTACKS))), [])
+    names = dict.fromkeys(name for name, _ in at)
+    rows = [
+        [name, *(below(at.get((name, attack), []), plain, "end") for attack in ATTACKS)] for name in names
+    ]
+    return [
+        f"`end`:\n\n{_crossed(found, 'end')}",
+        f"`end`, points below `{GUARDS[0]}` without liars:\n\n{grid(['strategy', *ATTACKS], rows)}",
+        every_run(found),
+    ]
 
 
 def every_run(found: Sequence[Outcome]) -> str:

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sweep
 import sweep_runs
@@ -16,12 +18,14 @@ from sweep_grid import CODECS, CUTS, TABLES, Cut, Run, Setting, chosen, runs
 from sweep_plot import curve
 from sweep_runs import Outcome, left
 from sweep_scores import accuracy, below, bytes_and_times, over_seeds
-from sweep_tables import methods
+from sweep_tables import liars, methods
 
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Classes
 from parslfl.fitting import check
+from parslfl.learning import LocalWork
 from parslfl.reports import RoundReport
+from parslfl.seeding import derive
 
 ROUNDS = 40
 SMALL = f"dataset=digits,model=softmax,clients=4,per_round=2,every=10,rounds={ROUNDS}"
@@ -141,6 +145,35 @@ def test_strategies_are_rows_and_partitions_columns() -> None:
     found = [made(avg[0], 0, 30.0), made(avg[1], 0, 40.0), made(avg[2], 0, 50.0)]
     assert "| fedavg | 30.0 | 40.0 | 50.0 |" in methods(found)[0]
     assert "SCAFFOLD 82.60" in "".join(methods(found))
+
+
+def test_liars_are_held_against_the_mean_without_them() -> None:
+    settings = {(s.name, s.attack): s for s in TABLES["liars"]}
+    percents = {("fedavg", "no liars"): 50.0, ("fedavg", "x 100"): 10.0, ("median", "x 100"): 48.5}
+    ends, lost, _ = liars([made(settings[key], 0, percent) for key, percent in percents.items()])
+    assert "| strategy | iid, no liars | iid, x 100 |" in ends
+    assert "| fedavg | 50.0 | 10.0 |" in ends
+    assert "| fedavg | +0.00 | - | +40.00 |" in lost
+    assert "| median | - | - | +1.50 |" in lost
+
+
+def test_every_fifth_client_lies_in_every_round(tmp_path: Path) -> None:
+    setting = next(s for s in TABLES["liars"] if s.attack == "turned, x 5")
+    cut = CUTS["liars"].changed("dataset=digits,model=softmax,examples=1,rounds=2")
+    (honest, lying) = (
+        runs("liars", [s], cut, [0], tmp_path)[0] for s in (replace(setting, attack=""), setting)
+    )
+    start = honest.experiment.model.init((1, 8, 8), 10, 0)
+    samples = Digits().train(Path(), np.arange(50))
+    for client in range(cut.clients):
+        seed = derive(0, "train", 1, client)
+        told, meant = (
+            run.experiment.model.train(start, samples, LocalWork(), seed, lambda: False).params["weight"]
+            - start["weight"]
+            for run in (lying, honest)
+        )
+        assert np.allclose(told, meant * (-5 if client in (3, 8) else 1), atol=1e-6), client
+    assert lying.path != honest.path
 
 
 def test_what_is_left_is_reckoned_by_setting_then_by_all() -> None:
