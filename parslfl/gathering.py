@@ -80,6 +80,7 @@ def ranks_tasks(
                     start=own[0].start,
                     transport=own[0].transport,
                     launcher=job.command(),
+                    ranks=job.ranks(),
                     accelerators=job.devices(),
                     together=job.split == "batches",
                     stop_at=todo[0].stop_at,

@@ -138,7 +138,8 @@ class MergeTask:
 class RanksTask:
     """Train a site's clients of one round as one MPI job, which sends the sum of their updates.
 
-    `launcher`: the command that starts the ranks. `accelerators`: names of those on each node.
+    `launcher`: the command that starts the ranks, and `ranks` how many it must start: another number would
+    add the updates in another order. `accelerators`: names of those on each node.
     `together`: all ranks train each client, instead of each rank its own. The rest is as in `TrainTask`.
     """
 
@@ -149,6 +150,7 @@ class RanksTask:
     start: Ref
     transport: Transport
     launcher: str
+    ranks: int
     accelerators: tuple[str, ...] = ()
     together: bool = False
     stop_at: float | None = None

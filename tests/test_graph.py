@@ -181,7 +181,7 @@ def job(closing: Closing, *clients: Client) -> tuple[Future[Partial], list[Parti
     trains = tuple(
         TrainTask(0, client, model, source, LocalWork(), Ref(1, ""), Raw(), place, 0) for client in clients
     )
-    task = RanksTask(0, "here", trains, FedAvg(), Ref(1, ""), place, "mpiexec")
+    task = RanksTask(0, "here", trains, FedAvg(), Ref(1, ""), place, "mpiexec", 1)
     answer: Future[Partial] = Future()
     surplus: list[Partial] = []
     closing.watch_job(task, answer, surplus.append)

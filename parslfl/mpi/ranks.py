@@ -27,6 +27,7 @@ import numpy as np
 
 from parslfl.codecs import wire
 from parslfl.downlink import Received, receive
+from parslfl.errors import RunError
 from parslfl.folding.desk import Desk
 from parslfl.folding.merging import Folding, Merged, merge
 from parslfl.folding.partials import Partial, stored, width
@@ -80,8 +81,10 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
 
     Raises:
         PayloadError: the model cannot be read.
+        RunError: there are more or fewer ranks than were asked for.
     """
     started = time.monotonic()
+    _require_all(comm, task.ranks)
     came, apart = _broadcast_model(comm, task), isinstance(task.start, ModelRef)
     task = _with_plain_start(task)
     aboard = Aboard(task.transport, ((task.start, came.data), *_broadcast_shared(comm, task)))
@@ -102,6 +105,15 @@ def work(comm: Any, task: RanksTask) -> Partial | None:
         return None
     partial = stored(task.site, task.round, _joined(notes), sums, task.transport)
     return replace(partial, seconds=time.monotonic() - started)
+
+
+def _require_all(comm: Any, wanted: int) -> None:
+    """Other ranks than the run's would add in another order, to other bits; no launcher says so."""
+    if comm.size != wanted:
+        raise RunError(
+            f"asked for {wanted} ranks, the launcher started {comm.size}: write {{ranks}} in "
+            "executor.launcher, and use the launcher of the MPI that mpi4py was built for"
+        )
 
 
 def _apart(comm: Any, task: RanksTask, aboard: Aboard) -> Iterator[Outcome]:

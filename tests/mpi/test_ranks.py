@@ -62,7 +62,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             TrainTask(4, client, model, source, LocalWork(), start, Raw(), far, seed=client.index)
             for client in CLIENTS
         )
-        task = RanksTask(4, "far", trains, FedAvg(), start, far, f"mpiexec -n {ranks}")
+        task = RanksTask(4, "far", trains, FedAvg(), start, far, f"mpiexec -n {ranks}", ranks)
         return replace(task, **changes)  # type: ignore[arg-type]
 
     return made
@@ -122,6 +122,14 @@ def test_a_model_that_is_not_there_is_the_cause(make: Make) -> None:
 def test_a_launcher_that_is_not_there_is_a_sentence(make: Make) -> None:
     (reason,) = {f.reason for f in run_site(make(launcher="mpiexec.nowhere -n 4")).merged.failures}
     assert reason.startswith("mpiexec.nowhere cannot be started: No such file or directory. Install")
+
+
+def test_another_number_of_ranks_than_asked_for_is_refused(make: Make) -> None:
+    """They would give other bits, without a word."""
+    (reason,) = {f.reason for f in run_site(make(ranks=2, launcher="mpiexec")).merged.failures}
+    wanted = "asked for 2 ranks, the launcher started 1: write {ranks} in executor.launcher"
+    assert wanted in reason
+    assert "\n" not in reason
 
 
 def test_a_job_that_does_not_stop_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
