@@ -8,10 +8,12 @@ Does not know: what the ranks do.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from parslfl_executors.fields import Count, Devices, FieldError, Keywords, Settings
 from parslfl_executors.local import Local
@@ -23,8 +25,19 @@ if TYPE_CHECKING:
 #: Launchers whose command Parsl makes from an allocation's nodes.
 _KNOWN = ("mpiexec", "srun", "aprun")
 _PREFIX = "$PARSL_MPI_PREFIX"
+#: What a command may have in braces.
+_SIZES = frozenset({"ranks", "ranks_per_node", "nodes"})
 #: A rank that dies ends the others, which srun alone would let wait for it for ever.
 _SRUN = "--kill-on-bad-exit=1 --cpus-per-task={} --cpu-bind=none"
+
+
+def _plain(text: str) -> bool:
+    """Whether all that stands in braces is the bare name of a size."""
+    try:
+        parts = [(name, how or kind) for _, name, how, kind in Formatter().parse(text) if name is not None]
+    except ValueError:  # a brace without its other one
+        return False
+    return all(name in _SIZES and not how for name, how in parts)
 
 
 class Mpi(Settings):
@@ -60,12 +73,20 @@ class Mpi(Settings):
                 raise FieldError(f"belongs into slurm: executor.slurm.{name}", name)
         if self.slurm and self.slurm.max_blocks > 1:
             raise FieldError("a round is one job, in one block: set 1 and more nodes_per_block", "slurm")
-        try:
-            self.launcher.format(ranks=1, ranks_per_node=1, nodes=1)
-        except (KeyError, IndexError, ValueError):
-            message = f"expected {{ranks}}, {{ranks_per_node}} or {{nodes}} in braces, got {self.launcher!r}"
-            raise FieldError(message, "launcher") from None
         return self
+
+    @field_validator("launcher")
+    @classmethod
+    def _startable(cls, text: str) -> str:
+        if not _plain(text):
+            raise FieldError(f"expected {{ranks}}, {{ranks_per_node}} or {{nodes}} in braces, got {text!r}")
+        try:
+            words = shlex.split(text)
+        except ValueError as error:
+            raise FieldError(f"{str(error).lower()} in {text!r}") from None
+        if not words or not words[0]:
+            raise FieldError(f"expected mpiexec, srun, aprun or a command, got {text!r}")
+        return text
 
     def nodes(self) -> int:
         return self.slurm.nodes_per_block if self.slurm else 1
