@@ -1,13 +1,14 @@
-"""This machine looked at before its workers start.
+"""This machine looked at before workers, or ranks, start on it.
 
-Does not know: what the workers are asked to do.
+Does not know: what they are asked to do.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,19 +25,33 @@ _WORKER = 350e6
 _DEVICES = ("/dev/nvidia[0-9]*", "/dev/dri/renderD*")
 
 
+@dataclass(frozen=True)
+class Load:
+    """What is to run here at once: as many processes as the field `name` says, of `threads` CPU threads."""
+
+    name: str
+    count: int
+    threads: int
+    accelerators: int | Sequence[str] = 0
+
+
 def checks(site: Local, folder: Path, needs: Needs) -> Iterator[Check]:
     """Cores, memory, accelerators and where logs go."""
-    workers, threads = site.workers_per_node(), site.threads_per_worker()
+    load = Load("workers", site.workers_per_node(), site.threads_per_worker(), site.accelerators)
+    return loaded(load, folder, needs)
+
+
+def loaded(load: Load, folder: Path, needs: Needs) -> Iterator[Check]:
+    """The same, of this machine under `load`."""
     cores = len(os.sched_getaffinity(0))
-    detail = f"workers x threads: {workers} x {threads}, on {cores} cores"
-    if workers * threads > cores:
-        cure = f"leave workers and threads out, or set threads: {max(1, cores // workers)}"
-        yield failed("cores", detail, cure)
+    detail = f"{load.name} x threads: {load.count} x {load.threads}, on {cores} cores"
+    if load.count * load.threads > cores:
+        yield failed("cores", detail, _fewer(load, cores))
     else:
         yield ok("cores", detail)
-    yield _memory(workers)
-    if site.accelerators:
-        yield _accelerators(site)
+    yield _memory(load)
+    if load.accelerators:
+        yield _accelerators(load.accelerators)
     yield _folder("run directory", folder, "name another one (--run-dir)")
     written = (one for one in needs.folders if one.written)
     yield from (_folder(one.name, one.here(), f"set {one.field} to another one") for one in written)
@@ -54,17 +69,24 @@ def memory() -> int:
     return max(0, min(free, limit - used))
 
 
-def _memory(workers: int) -> Check:
+def _fewer(load: Load, cores: int) -> str:
+    """How the cores suffice. Ranks have no number of their own that could be left to this machine."""
+    if load.name == "workers":
+        return f"leave workers and threads out, or set threads: {max(1, cores // load.count)}"
+    threads = min(load.threads, cores)
+    return f"set {load.name}: {cores // threads}" + (f" and threads: {threads}" if threads > 1 else "")
+
+
+def _memory(load: Load) -> Check:
     free = memory()
-    detail = f"{free / 1e9:.1f} GB free, workers: {workers}"
-    if free < workers * _WORKER:
-        cure = f"set workers: {max(1, int(free / _WORKER))}, or end other programs"
+    detail = f"{free / 1e9:.1f} GB free, {load.name}: {load.count}"
+    if free < load.count * _WORKER:
+        cure = f"set {load.name}: {max(1, int(free / _WORKER))}, or end other programs"
         return failed("memory", f"{detail}: each takes {_WORKER / 1e9:g} GB before any data", cure)
     return ok("memory", detail)
 
 
-def _accelerators(site: Local) -> Check:
-    wanted = site.accelerators
+def _accelerators(wanted: int | Sequence[str]) -> Check:
     there = [str(path) for pattern in _DEVICES for path in Path("/").glob(pattern[1:])]
     most = wanted if isinstance(wanted, int) else len(set(wanted))
     if len(there) >= most:

@@ -1,6 +1,6 @@
 """What can be told of a site of MPI ranks before anything is started there.
 
-Does not know: what the ranks run in; that has checks of its own.
+Does not know: an allocation that ranks run in; that has checks of its own.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from parslfl_executors.checks import Check, failed, ok
+from parslfl_executors import local_checks
+from parslfl_executors.checks import Check, Needs, failed, ok
 from parslfl_executors.mpi import Mpi
 
 
-def checks(site: Mpi) -> Iterator[Check]:
-    """The launcher, where it is this machine's."""
+def checks(site: Mpi, folder: Path, needs: Needs) -> Iterator[Check]:
+    """This machine under the ranks of a job, and the launcher; nothing for ranks of an allocation."""
     if site.slurm is None:
+        load = local_checks.Load("ranks_per_node", site.ranks_per_node, site.threads, site.accelerators)
+        yield from local_checks.loaded(load, folder, needs)
         yield _launcher(shlex.split(site.command())[0])
 
 

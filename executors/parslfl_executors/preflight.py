@@ -30,5 +30,6 @@ def preflight(
         case Kubernetes():
             yield from kube_checks.checks(executor, label, folder, needs)
         case Mpi():
-            yield from preflight(executor.around(), label, folder, needs)
-            yield from mpi_checks.checks(executor)
+            if executor.slurm is not None:
+                yield from preflight(executor.slurm, label, folder, needs)
+            yield from mpi_checks.checks(executor, folder, needs)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from parslfl.sites import load_federation
+from parslfl_executors import local_checks
+from parslfl_executors.checks import Check, Needs
 from parslfl_executors.mpi import Mpi
 from parslfl_executors.mpi_checks import checks
+from parslfl_executors.preflight import preflight
 
 
 def mpi(**changes: object) -> Mpi:
@@ -66,8 +70,30 @@ def test_settings_that_cannot_be_meant_are_refused(changes: dict[str, object], s
         mpi(**changes)
 
 
-def test_doctor_is_told_of_a_launcher_that_is_missing() -> None:
-    (found,) = checks(mpi(launcher="mpirun.nowhere -n {ranks}"))
+def told(site: Mpi, folder: Path) -> dict[str, Check]:
+    return {check.name: check for check in preflight(site, "ranks", folder)}
+
+
+def test_doctor_is_told_of_a_launcher_that_is_missing(tmp_path: Path) -> None:
+    found = told(mpi(launcher="mpirun.nowhere -n {ranks}"), tmp_path)["launcher"]
     assert (found.verdict, found.detail) == ("failed", "mpirun.nowhere is not on PATH")
-    (found,) = checks(mpi(launcher="sh -c"))
-    assert (found.name, found.verdict) == ("launcher", "ok")
+    assert told(mpi(launcher="sh -c"), tmp_path)["launcher"].verdict == "ok"
+
+
+def test_doctor_sees_every_rank_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the one worker that starts them."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr(local_checks, "memory", lambda: 1_500_000_000)
+    monkeypatch.setattr(local_checks, "_DEVICES", ("/dev/no-such-device*",))
+    found = told(mpi(ranks_per_node=64, threads=2, accelerators=1), tmp_path)
+    assert [found[name].verdict for name in ("cores", "memory", "accelerators")] == ["failed"] * 3
+    assert found["cores"].detail == "ranks_per_node x threads: 64 x 2, on 4 cores"
+    assert found["cores"].cure == "set ranks_per_node: 2 and threads: 2"
+    assert found["memory"].detail == "1.5 GB free, ranks_per_node: 64: each takes 0.35 GB before any data"
+    assert found["memory"].cure == "set ranks_per_node: 4, or end other programs"
+    found = told(mpi(ranks_per_node=4), tmp_path)
+    assert [found[name].verdict for name in ("cores", "memory", "run directory", "Python")] == ["ok"] * 4
+
+
+def test_ranks_of_an_allocation_are_not_looked_for_here(tmp_path: Path) -> None:
+    assert list(checks(mpi(slurm={}), tmp_path, Needs())) == []
