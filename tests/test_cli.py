@@ -310,6 +310,21 @@ def test_a_run_its_report_and_its_resumption(
     assert cli.main(["run", *QUICK, "--lr", "0.1", "--run-dir", "here", "--resume"]) == 1
     assert "lr: was 0.05, now 0.1" in capsys.readouterr().err
 
+    before = sorted(path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("*"))
+    again = ["run", *QUICK, "--run-dir", "here", "--dry-run"]
+    assert cli.main([*again, "--resume", "--lr", "0.1"]) == 1
+    assert "lr: was 0.05, now 0.1" in capsys.readouterr().err
+    assert cli.main(again) == 1
+    assert "already holds a run: continue it with --resume" in capsys.readouterr().err
+    assert cli.main([*again, "--resume", "--rounds", "3"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "round 3 4 clients of" in text
+    assert "run 3 rounds in here, 2 done" in text
+    assert cli.main([*again, "--resume", "--rounds", "2"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "rounds none is left to do: all 2 are done; more with --rounds N" in text
+    assert sorted(path.stat().st_mtime_ns for path in (tmp_path / "here").rglob("*")) == before
+
     more = parslfl("resume", "here", "--rounds", "3", "--quiet", cwd=tmp_path)
     assert more.returncode == 0, more.stderr
     assert more.stdout.startswith("accuracy ")

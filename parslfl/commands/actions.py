@@ -48,7 +48,7 @@ def run(args: Namespace) -> int:
     if request.note and not args.quiet:
         print(request.note, flush=True)
     if args.dry_run:
-        rehearse(request, path, Console())
+        rehearse(request, path, Console(), resume=args.resume)
     else:
         _train(args, request, path or fresh_path(request.experiment.name), args.resume)
     return 0

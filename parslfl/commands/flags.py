@@ -126,7 +126,7 @@ FLAGS = (
     _SEED,
     Flag("--run-dir", RUN, "directory of this run (default: a new one in runs/)", "DIR"),
     Flag("--resume", RUN, "go on with the run in --run-dir", action="store_true"),
-    Flag("--dry-run", RUN, "check everything, show round 1, start nothing", action="store_true"),
+    Flag("--dry-run", RUN, "check everything, show the next round, start nothing", action="store_true"),
     Flag("--plain", RUN, "one line a round instead of the live display", action="store_true"),
     Flag("--quiet", RUN, "only the last line", action="store_true"),
     _DEBUG,

@@ -1,4 +1,4 @@
-"""A run looked at before it starts: its sites, its data, its first round, what it will send.
+"""A run looked at before it starts: its sites, its data, its next round, what it will send.
 
 Starts no process and writes no file.
 
@@ -7,7 +7,8 @@ Does not know: Parsl.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -24,23 +25,28 @@ from parslfl.experiment import Experiment
 from parslfl.folding.weighing import scales_of
 from parslfl.learning import Evidence
 from parslfl.messages import RoundPlan
+from parslfl.planning.history import History
 from parslfl.protocols import Strategy, shares
 from parslfl.report.text import duration, megabytes, plural
+from parslfl.reports import RoundReport
+from parslfl.rundir.runs import finished
 from parslfl.seeding import derive
 from parslfl.sites import Federation, local_folders
 
 
-def rehearse(request: Request, run_dir: Path | None, console: Console) -> None:
+def rehearse(request: Request, run_dir: Path | None, console: Console, *, resume: bool = False) -> None:
     """Print the plan.
 
     Raises:
         DataError: the data is damaged, or has too few examples for the clients.
+        RunError: the run could not begin in `run_dir`, or not go on there.
     """
+    done = finished(run_dir, request.federation, request.experiment, resume) if run_dir else []
     console.print(sites_table(request.federation))
     lines = Table.grid(padding=(0, 1))
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column()
-    for label, text in _lines(request, run_dir):
+    for label, text in _lines(request, run_dir, done):
         lines.add_row(label, Text(text))
     console.print(lines)
 
@@ -61,17 +67,29 @@ def sites_table(federation: Federation) -> Table:
     return table
 
 
-def _lines(request: Request, run_dir: Path | None) -> Iterator[tuple[str, str]]:
+def _lines(request: Request, run_dir: Path | None, done: Sequence[RoundReport]) -> Iterator[tuple[str, str]]:
     experiment, federation = request.experiment, request.federation
     yield "experiment", ", ".join(f"{k} {v}" for k, v in _learning(experiment).items())
     yield from _data(request)
-    plan = experiment.plan(0, federation.clients())
+    plan = _next(experiment, federation, done)
     yield from _sizes(experiment, federation, plan)
-    yield "round 1", f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
-    yield "closes", _closes(plan)
+    if plan.round < experiment.rounds:
+        chosen = f"{plural(len(plan.cohort), 'client')} of {len(federation.clients())}: {_cohort(plan)}"
+        yield f"round {plan.round + 1}", chosen
+        yield "closes", _closes(plan)
+    else:
+        yield "rounds", f"none is left to do: all {experiment.rounds} are done; more with --rounds N"
     yield from (("mind", remark) for remark in request.remarks())
     where = shown(run_dir) if run_dir else "a new directory in runs/"
-    yield "run", f"{plural(experiment.rounds, 'round')} in {where}"
+    yield "run", f"{plural(experiment.rounds, 'round')} in {where}{f', {len(done)} done' if done else ''}"
+
+
+def _next(experiment: Experiment, federation: Federation, done: Sequence[RoundReport]) -> RoundPlan:
+    """The round after those that are `done`, as the run will plan it, if no site keeps it waiting."""
+    unsent = [site.name for site in federation.sites if site.executor.kind == "mpi"]
+    history = reduce(History.after, done, History()) if experiment.adapts() else History()
+    round = done[-1].round + 1 if done else 0
+    return experiment.plan(round, federation.clients(), history=history, unsent=unsent)
 
 
 def _learning(experiment: Experiment) -> dict[str, object]:

@@ -59,7 +59,7 @@ class RunDir:
         """
         run = cls._locked(path)
         with run._preparing():
-            _refuse_to_overwrite(path)
+            refuse_to_overwrite(path)
             (path / "run.yaml").unlink(missing_ok=True)
             for folder in (run.models, path / "clients"):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -260,8 +260,12 @@ def write_text(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def _refuse_to_overwrite(path: Path) -> None:
-    """A journal that cannot be read counts as one with finished rounds."""
+def refuse_to_overwrite(path: Path) -> None:
+    """Refuse to begin a run where one has finished rounds.
+
+    Raises:
+        RunError: it has, or its journal cannot be read, which counts as the same.
+    """
     try:
         held = any(isinstance(entry, Finished) for entry in events(path))
     except RunError:

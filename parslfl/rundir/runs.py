@@ -15,7 +15,8 @@ from typing import Any
 
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
-from parslfl.rundir.journal import RunDir, described
+from parslfl.reports import RoundReport
+from parslfl.rundir.journal import RunDir, described, refuse_to_overwrite, reports
 from parslfl.sites import Federation
 
 #: What may differ when a run goes on. None changes what a client trains; `deadline` and `fastest`
@@ -39,15 +40,41 @@ def open_run(
         RunError: it holds a run already, none, another experiment's, or is in use.
     """
     path = Path(run_dir).absolute() if run_dir is not None else fresh_path(experiment.name)
-    now = {
+    now = _now(federation, experiment)
+    if not resume:
+        return RunDir.create(path, now)
+    then = described(path)
+    _require_same(then, now, path)
+    run = RunDir.open(path, {**then, "federation": now["federation"], "experiment": now["experiment"]})
+    _tell_versions(then.get("versions"), path)
+    return run
+
+
+def finished(path: Path, federation: Federation, experiment: Experiment, resume: bool) -> list[RoundReport]:
+    """The rounds that a run in `path` would find done; nothing is written there.
+
+    Raises:
+        RunError: `open_run` would refuse it, but for a run that another process has now.
+    """
+    if not resume:
+        refuse_to_overwrite(path)
+        return []
+    _require_same(described(path), _now(federation, experiment), path)
+    return reports(path)
+
+
+def _now(federation: Federation, experiment: Experiment) -> dict[str, Any]:
+    """What a run directory keeps of a run that begins now."""
+    return {
         "federation": federation.resolved(),
         "experiment": experiment.resolved(),
         "resolved": {name: {"threads": number} for name, number in threads(federation).items()},
         "versions": _versions(),
     }
-    if not resume:
-        return RunDir.create(path, now)
-    then = described(path)
+
+
+def _require_same(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuse settings that would make another model than the run in `path`."""
     differing = _differences(then, now, path)
     if differing:
         raise RunError(
@@ -56,10 +83,7 @@ def open_run(
             + "\nResume with the same settings (parslfl resume takes them from the run), "
             "or name another --run-dir."
         )
-    _same_threads(recorded_threads(then), threads(federation), path)
-    run = RunDir.open(path, {**then, "federation": now["federation"], "experiment": now["experiment"]})
-    _tell_versions(then.get("versions"), path)
-    return run
+    _same_threads(recorded_threads(then), recorded_threads(now), path)
 
 
 def fresh_path(name: str, parent: Path | None = None) -> Path:

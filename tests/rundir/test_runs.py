@@ -10,8 +10,9 @@ import yaml
 
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
+from parslfl.reports import RoundReport
 from parslfl.rundir import journal
-from parslfl.rundir.runs import fresh_path, open_run
+from parslfl.rundir.runs import finished, fresh_path, open_run
 from parslfl.sites import Federation, Site
 from parslfl_executors.local import Local
 
@@ -89,3 +90,22 @@ def test_a_description_without_sites_is_damaged(tmp_path: Path) -> None:
     edited(tmp_path, federation={"sites": [3]})
     with pytest.raises(RunError, match=r"run.yaml is damaged: its federation has no sites"):
         open_run(tmp_path, federation(), Experiment(), resume=True)
+
+
+def test_a_look_refuses_what_a_run_would_and_writes_nothing(tmp_path: Path) -> None:
+    path, asked = tmp_path / "run", Experiment(per_round=4)
+    assert finished(path, federation(), asked, resume=False) == []
+    with pytest.raises(RunError, match="holds no run"):
+        finished(path, federation(), asked, resume=True)
+    assert not path.exists()
+    run = open_run(path, federation(), asked, resume=False)
+    done = RoundReport(0, "ab", (), (), 1.0, 0, 0, 2.0)
+    run.finished(done, "")
+    run.close()
+    assert finished(path, federation(), asked, resume=True) == [done]
+    with pytest.raises(RunError, match="already holds a run"):
+        finished(path, federation(), asked, resume=False)
+    with pytest.raises(RunError, match="lr: was 0.05, now 0.1"):
+        finished(path, federation(), Experiment(per_round=4, lr=0.1), resume=True)
+    with pytest.raises(RunError, match="here: was 2, now 3"):
+        finished(path, federation(3), asked, resume=True)
