@@ -137,7 +137,7 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
     except ImportError as error:  # the driver needs no torch where the workers have it
         yield "model", f"size unknown here: {error}"
         return
-    update = wire.pack(*plan.cohort[0].codec.encode(params.trained(model))).size
+    updates = _updates(federation, plan, params.trained(model))
     whole, strategy = wire.pack(model).size, experiment.strategy
     sums = _sums(strategy, plan) * wire.pack(params.trained(model)).size
     beside = wire.pack(strategy.start(model)).size if shares(strategy) else 0
@@ -149,10 +149,19 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
         takers = min(1, chosen) if site.executor.kind == "mpi" else chosen
         down += takers * (whole + beside)
         again += takers * ((whole if site.transport.kind == "inline" else min(later, whole)) + beside)
-        up += sums * min(1, chosen) if site.merges() else update * chosen
+        up += sums * min(1, chosen) if site.merges() else 0
     yield "model", f"{params.size(model):,} parameters, {megabytes(params.nbytes(model))}"
     most = f" ({megabytes(down)} where they lack the model before)" if again < down else ""
-    yield "a round", f"{megabytes(again)} down to clients{most}, {megabytes(up)} up from them"
+    yield "a round", f"{megabytes(again)} down to clients{most}, {megabytes(up + updates)} up from them"
+
+
+def _updates(federation: Federation, plan: RoundPlan, delta: params.Params) -> int:
+    """Bytes of the updates that reach the driver one by one."""
+    summing = [site.name for site in federation.sites if site.merges()]
+    codecs = [given.codec for given in plan.cohort if given.client.site not in summing]
+    different = {id(codec): codec for codec in codecs}  # "auto" chooses one for each client
+    sizes = {key: wire.pack(*codec.encode(delta)).size for key, codec in different.items()}
+    return sum(sizes[id(codec)] for codec in codecs)
 
 
 def _sums(strategy: Strategy, plan: RoundPlan) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parslfl import specs
+from parslfl.codecs.raw import Raw
 from parslfl.commands.flags import FIELDS, SITE
 from parslfl.data.digits import Digits
 from parslfl.data.folder import resolve_folder
@@ -38,6 +39,12 @@ _ALL = (
     "and cannot be merged at their sites"
 )
 
+_RANKS = (
+    "saves nothing at {}: updates never leave the ranks' memory and their sum travels as float32, "
+    "so there it costs time, and accuracy if it is lossy"
+)
+_SUMS = "saves only inside {}: what travels from there is a sum of its updates, as float32"
+
 #: Digits of a number of clients: more is a slip of the finger.
 _DIGITS = 9
 #: Value of --dataset: the workflow's own where this machine has it, else the embedded digits.
@@ -53,11 +60,23 @@ class Request:
     note: str = ""
 
     def remarks(self) -> list[str]:
-        """What a person should know of the strategy before it is run: a sentence each."""
-        strategy, name = self.experiment.strategy, self.experiment.resolved()["strategy"]
+        """What a person should know of strategy and codec before they are run: a sentence each."""
+        strategy, resolved = self.experiment.strategy, self.experiment.resolved()
         costly = isinstance(strategy, NeedsAll)
         doubt = getattr(strategy, "caution", lambda _: "")(self.experiment.per_round)
-        return [f"{name} {said}" for said in (_ALL if costly else "", doubt) if said]
+        found = [f"{resolved['strategy']} {said}" for said in (_ALL if costly else "", doubt) if said]
+        return [*found, *(f"{resolved['codec']} {said}" for said in self._idle())]
+
+    def _idle(self) -> list[str]:
+        """Where the codec does less than one might think, since a site sends one sum."""
+        codec = self.experiment.codec
+        summing = [] if isinstance(codec, Raw) else [s for s in self.federation.sites if s.merges()]
+        ranks = [site.name for site in summing if site.executor.kind == "mpi"]
+        others = [site.name for site in summing if site.executor.kind != "mpi"]
+        found = [_SUMS.format(", ".join(others))] if others else []
+        if ranks and not isinstance(codec, str):  # "auto" leaves ranks the mildest
+            found.append(_RANKS.format(", ".join(ranks)))
+        return found
 
 
 def asked(args: Namespace, defaults: Mapping[str, object], *, fitting: bool = True) -> Request:

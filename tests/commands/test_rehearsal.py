@@ -51,6 +51,25 @@ def test_a_strategy_s_state_and_further_sums_are_in_the_bytes() -> None:
     assert "a round    0.11 MB down to clients, 0.0055 MB up from them" in shown(merging, experiment)
 
 
+def test_each_site_counts_what_reaches_the_driver_from_it() -> None:
+    """Two sums of 2,752 bytes whatever the codec, and as many updates of the third site as it has clients."""
+    site = {"clients": 4, "executor": {"kind": "local", "workers": 1, "threads": 1}}
+    ranks = {"clients": 4, "executor": {"kind": "mpi", "ranks_per_node": 2}}
+    sites = [{"name": "ranks", **ranks}, {"name": "sums", **site, "merge": "site"}, {"name": "plain", **site}]
+    federation = Federation.model_validate({"sites": sites})
+    asked = {"dataset": "digits", "model": "softmax", "partition": "iid", "per_round": 12}
+    plain = shown(federation, Experiment.model_validate(asked))
+    assert "0.017 MB up from them" in plain  # 2 x 2,752 + 4 x 2,752
+    few = shown(federation, Experiment.model_validate({**asked, "codec": "fp16"}))
+    assert "0.011 MB up from them" in few  # 2 x 2,752 + 4 x 1,472
+    assert "mind       fp16 saves nothing at ranks" in few
+    assert "mind       fp16 saves only inside sums" in few
+    auto = shown(federation, Experiment.model_validate({**asked, "codec": "auto"}))
+    first = shown(federation, Experiment.model_validate({**asked, "codec": "quantize:bits=4+zstd"}))
+    told = [text.partition("a round")[2].partition("\n")[0].strip() for text in (auto, first)]
+    assert told[0] == told[1]
+
+
 def test_what_goes_down_after_the_first_round_is_said() -> None:
     """A difference of 650 halves is 1,472 bytes with its header, a model 2,752; 20 of each."""
     experiment = Experiment.model_validate(

@@ -218,3 +218,16 @@ def test_settings_that_belong_nowhere_are_refused() -> None:
         "--set site.0.clients=3: site.0.clients: unknown field (did you mean 'sites'?)",
     ]
     assert len(lines) == 5
+
+
+def test_a_codec_at_a_site_that_sums_is_remarked_on(site: str) -> None:
+    """Its updates stay there, and a sum is float32."""
+    given = ["--site", site, "--per-round", "2", "--set", "sites.a.merge=site"]
+    assert asked(words(*given), {}).remarks() == []
+    (one,) = asked(words(*given, "--codec", "fp16"), {}).remarks()
+    assert one.startswith("fp16 saves only inside a: what travels from there is a sum")
+    ranks = ["--set", "sites.b.executor={kind: mpi, ranks_per_node: 2}", "--set", "sites.b.merge=site"]
+    _, two = asked(words(*given, *ranks, "--codec", "topk:ratio=0.1"), {}).remarks()
+    assert two.startswith("topk:ratio=0.1 saves nothing at b: updates never leave the ranks' memory")
+    (one,) = asked(words(*given, *ranks, "--codec", "auto"), {}).remarks()
+    assert one.startswith("auto saves only inside a")
