@@ -149,7 +149,7 @@ class Experiment(Settings):
             return _parsed(value, known, family, auto=info.field_name == "codec")
         missing = [name for name in vars(protocol) if not name.startswith("_") and not hasattr(value, name)]
         if value is None or isinstance(value, dict | list | int | float | type) or missing:
-            raise FieldError(_unfit(value, known, family, missing))
+            raise FieldError(specs.unfit(value, known, family, missing))
         return value
 
     @field_serializer(*_FAMILIES)
@@ -266,17 +266,6 @@ def _parsed(text: str, known: Mapping[str, type], family: str, *, auto: bool) ->
         told = "; ".join(problem.message for problem in error.problems)
         more = f"; or {AUTO}, alone" if auto and f"unknown {family}" in told else ""
         raise FieldError(told + more) from None
-
-
-def _unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:
-    names = f"(allowed: {', '.join(sorted(known))})"
-    if value is None:
-        return f"expected a {family} {names}, got nothing"
-    if isinstance(value, type):
-        return f"expected a {family}, got the class {value.__name__}: call it"
-    if isinstance(value, dict | list | int | float):
-        return f"expected one line such as NAME:field=value {names}, got {value!r}"
-    return f"{type(value).__name__} is no {family}: it lacks {', '.join(missing)}"
 
 
 def _file(path: str | Path) -> Path:

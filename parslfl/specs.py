@@ -14,7 +14,7 @@ import difflib
 import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from parslfl.errors import ConfigError, Problem
@@ -93,6 +93,31 @@ def hint(wrong: str, allowed: Iterable[str]) -> str:
     if near:
         return f" (did you mean {near[0]!r}?)"
     return f" (allowed: {', '.join(allowed)})" if allowed else " (it has none)"
+
+
+def unfit(value: object, known: Mapping[str, type], family: str, missing: Sequence[str]) -> str:
+    """What to say of a `value` that is no text, and no `family` either: it lacks the methods `missing`."""
+    names = f"(allowed: {', '.join(sorted(known))})"
+    if value is None:
+        return f"expected a {family} {names}, got nothing"
+    if isinstance(value, type):
+        return f"expected a {family}, got the class {value.__name__}: call it"
+    if isinstance(value, dict | list | int | float):
+        return f"expected one line such as NAME:field=value {names}, got {_typed(value)}"
+    return f"{type(value).__name__} is no {family}: it lacks {', '.join(missing)}"
+
+
+def _typed(value: object) -> str:
+    """What somebody wrote whom YAML understood to mean `value`."""
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, rest),) = value.items()
+        if rest is None:
+            return f"'{name}:' (leave the colon out)"
+        if not isinstance(rest, dict | list):
+            return f"'{name}: {rest}' (leave out the blank after the colon)"
+    if isinstance(value, dict | list):
+        return "a block of fields" if isinstance(value, dict) else "a list"
+    return _text(value)
 
 
 def _convert(raw: str, wanted: object, where: str, family: str) -> object:
