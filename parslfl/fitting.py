@@ -16,6 +16,9 @@ from parslfl.models.torch_model import TorchModel
 from parslfl.protocols import ClientSide, NeedsAll, Scaled
 from parslfl.sites import Federation
 
+#: The other way out, where it is error feedback that cannot be had.
+_UNFED = ", or --error-feedback false"
+
 
 def check(federation: Federation, experiment: Experiment) -> None:
     """Refuse a federation and an experiment that do not fit.
@@ -68,13 +71,18 @@ def _state(federation: Federation, experiment: Experiment) -> dict[str, str]:
 
 def _homeless(field: str, experiment: Mapping[str, Any], site: str) -> str:
     """Why `field` cannot be had, for want of a folder at `site`."""
-    feedback = field == "error_feedback"
-    what = f"what {experiment['codec']} leaves out" if feedback else f"the state of {experiment[field]}"
     return (
-        f"{what} is kept at each client's site, and {site} has no place for it: "
+        f"{_kept(field, experiment)} is kept at each client's site, and {site} has no place for it: "
         f"--set sites.{site}.state=FOLDER (one that outlives its workers)"
-        f"{', or --error-feedback false' if feedback else ''}"
+        f"{_UNFED if field == 'error_feedback' else ''}"
     )
+
+
+def _kept(field: str, experiment: Mapping[str, Any]) -> str:
+    """What `field` asks to be kept, in words."""
+    if field == "error_feedback":
+        return f"what {experiment['codec']} leaves out"
+    return f"the state of {experiment[field]}"
 
 
 def _steering(experiment: Experiment) -> dict[str, str]:
@@ -117,8 +125,8 @@ def _together(federation: Federation, experiment: Experiment) -> dict[str, str]:
     resolved = experiment.resolved()
     found = {
         field: (
-            f"{resolved[field]!r} keeps state of each client at its site, and ranks that train a client "
-            f"together do not: {cure}"
+            f"{_kept(field, resolved)} is kept at each client's site, but not by ranks that train a client "
+            f"together: {cure}{_UNFED if field == 'error_feedback' else ''}"
         )
         for field in experiment.keepers()
     }

@@ -46,5 +46,13 @@ def test_ranks_train_a_client_together_only_if_it_is_a_torch_model_without_state
     check(TOGETHER, Experiment(model="cnn"))
     with pytest.raises(ConfigError, match=r"model: softmax is no torch model.*far\.executor\.split=clients"):
         check(TOGETHER, Experiment(model="softmax"))
-    with pytest.raises(ConfigError, match=r"'scaffold.*' keeps state.*far\.executor\.split=clients"):
+    with pytest.raises(ConfigError, match=r"the state of scaffold.* is kept .*far\.executor\.split=clients$"):
         check(TOGETHER, Experiment(strategy="scaffold"))
+    said = (
+        "error_feedback: what topk:ratio=0.1 leaves out is kept at each client's site, but not by ranks that "
+        "train a client together: --set sites.far.executor.split=clients, or --error-feedback false"
+    )
+    with pytest.raises(ConfigError) as caught:
+        check(TOGETHER, Experiment(codec="topk:ratio=0.1"))
+    assert str(caught.value) == said
+    check(TOGETHER, Experiment(codec="topk:ratio=0.1", error_feedback=False))
