@@ -28,6 +28,19 @@ PATIENCE = 30.0
 _GRACE = 5.0
 #: Characters of what a launcher says last that become part of the cause.
 _LAST_WORDS = 2000
+#: Parts of the lines in which MPICH's launcher says nothing of this job.
+_EMPTY = (
+    "BAD TERMINATION OF ONE",
+    "CLEANING UP REMAINING",
+    "YOU CAN IGNORE",
+    "This typically refers to a problem",
+    "Please see the FAQ page",
+)
+#: An exception, or a signal, would have been told.
+_SILENT = (
+    "it said nothing: see that executor.launcher runs a program there by hand, and look for what ends a "
+    "process (os._exit) in the model's and the data set's code"
+)
 #: Where Parsl's MPIExecutor puts the launcher's command for the nodes that a task was given.
 _PREFIX = "PARSL_MPI_PREFIX"
 
@@ -40,7 +53,7 @@ def run_site(task: RanksTask) -> Partial:
         if not why and mark:
             partial: Partial = cloudpickle.loads(made)  # what a launcher says after it is not read
             return partial
-    why = why or "its MPI job ended without an answer"
+    why = why or "its MPI job ended without an answer: see that executor.launcher starts the ranks"
     return nothing(task.site, task.round, [Failure(t.client, t.round, "lost", why) for t in task.trains])
 
 
@@ -112,5 +125,5 @@ def cause(said: str) -> str:
     own = [line for line in lines if line.startswith(SAYS)]
     if own:
         return own[0]
-    told = [line for line in lines if line and "YOU CAN IGNORE" not in line]
-    return "; ".join(told[-6:])[-_LAST_WORDS:] or "it said nothing"
+    told = [line for line in lines if line and not any(part in line for part in _EMPTY)]
+    return "; ".join(told[-6:])[-_LAST_WORDS:] or _SILENT

@@ -132,6 +132,11 @@ def test_another_number_of_ranks_than_asked_for_is_refused(make: Make) -> None:
     assert "\n" not in reason
 
 
+def test_a_launcher_that_starts_no_rank_is_told(make: Make) -> None:
+    (reason,) = {f.reason for f in run_site(make(launcher="true")).merged.failures}
+    assert reason == "its MPI job ended without an answer: see that executor.launcher starts the ranks"
+
+
 def test_a_job_that_does_not_stop_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpi_job, "PATIENCE", 2.0)
     task = make(ranks=2, model=Counting(seconds=60), stop_at=time.time())
@@ -172,7 +177,15 @@ def test_the_cause_is_a_rank_s_own_word_or_the_launcher_s_last() -> None:
     said = "noise\n===\n=   BAD TERMINATION\nparslfl rank 1: ValueError: no\nparslfl rank 2: late\n=====\n"
     assert cause(said) == "parslfl rank 1: ValueError: no"
     assert cause("====\n=   EXIT CODE: 9\n=   YOU CAN IGNORE THIS\n\n") == "EXIT CODE: 9"
-    assert cause("") == "it said nothing"
+    assert cause("").startswith("it said nothing: see that executor.launcher runs a program there by hand")
+    mpich = (
+        "\n=====\n=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   PID 11113 RUNNING AT node1\n"
+        "=   EXIT CODE: 9\n=   CLEANING UP REMAINING PROCESSES\n=   YOU CAN IGNORE THE BELOW CLEANUP\n"
+        "=====\nYOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)\n"
+        "This typically refers to a problem with your application.\nPlease see the FAQ page for help\n"
+    )
+    killed = "YOUR APPLICATION TERMINATED WITH THE EXIT STRING: Killed (signal 9)"
+    assert cause(mpich) == f"PID 11113 RUNNING AT node1; EXIT CODE: 9; {killed}"
     long = "parslfl rank 0: FileNotFoundError: " + 60 * "/a/folder"
     assert cause(f"noise\n{long}\n") == long
     assert cause("\n".join(["x" * 3000, "exit code 9"])).endswith("xxx; exit code 9")
