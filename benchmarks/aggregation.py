@@ -59,6 +59,8 @@ from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip,
 from parslfl.transport.file import File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
+#: Tables that are no single number of updates.
+PARTS = "codecs", "robust"
 #: Of how many updates the tables of codecs are.
 CODED_NUMBERS = 20, 60, 500
 #: Updates in one merge app, and chains of these apps, as in a run.
@@ -306,8 +308,18 @@ def robust(folder: Path, updates: list[Update]) -> Table:
     return made
 
 
+def _require_known(words: Sequence[str]) -> None:
+    """Refuse a word that asks for nothing, before minutes are spent on those before it."""
+    for word in words:
+        if word not in PARTS and not (word.isdecimal() and int(word) > 0):
+            sys.exit(
+                f"aggregation: {word}: expected a number of updates from 1, {', '.join(PARTS)}, or --numpy"
+            )
+
+
 def main() -> None:
     words = [word for word in sys.argv[1:] if word != "--numpy"]
+    _require_known(words)
     compiled.FIRST = 0 if len(words) == len(sys.argv[1:]) else sys.maxsize
     console = Console(width=100)
     with tempfile.TemporaryDirectory() as folder:
