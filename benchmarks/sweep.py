@@ -42,7 +42,11 @@ from sweep_plot import draw
 from sweep_runs import Outcome
 from sweep_tables import codecs, dropout, liars, methods, page
 
-from parslfl.errors import ParslflError
+from parslfl.document import Document
+from parslfl.errors import ConfigError, ParslflError
+from parslfl.experiment import Experiment
+from parslfl.fitting import check
+from parslfl.settings import build
 
 TITLES = {
     "codecs": "Accuracy against bytes",
@@ -60,9 +64,12 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         cut = CUTS[asked.table].changed(asked.cut)
         cut = cut.changed(f"rounds={asked.rounds}") if asked.rounds is not None else cut
+        _require_sound(cut)
         settings = chosen(asked.table, [name for name in asked.only.split(";") if name])
         seeds = _seeds(asked.seeds)
         todo = runs(asked.table, settings, cut, seeds, asked.work)
+        for run in todo:
+            check(run.federation, run.experiment)
         print(f"{asked.table}: {len(settings)} settings x {len(seeds)} seeds = {len(todo)} runs")
         print(f"the cut: {cut.told()}", flush=True)
         found = _swept(todo, plan=asked.plan)
@@ -78,10 +85,19 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _seeds(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.isdecimal() for word in words) or len({int(word) for word in words}) < len(words):
+        raise ValueError(f"--seeds {text}: expected whole numbers from 0, each once, joined by commas")
+    return [int(word) for word in words]
+
+
+def _require_sound(cut: Cut) -> None:
+    """Refuse values that no experiment may have, in the words that its file would get."""
+    names = ("dataset", "model", "rounds", "per_round", "epochs", "lr")
     try:
-        return [int(seed) for seed in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--seeds {text}: expected whole numbers joined by commas") from None
+        build(Experiment, Document({name: getattr(cut, name) for name in names}))
+    except ConfigError as error:
+        raise ValueError(f"--cut: {'; '.join(map(str, error.problems))}") from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -45,8 +45,9 @@ class Cut:
     model: str = "cnn"
 
     def __post_init__(self) -> None:
-        if min(self.rounds, self.epochs, self.every) < 1 or not 0 < self.examples <= 1:
-            raise ValueError("--cut: rounds, epochs and every are at least 1, examples above 0 and at most 1")
+        least = ("rounds", "epochs", "every", "clients", "per_round")
+        if min(getattr(self, name) for name in least) < 1 or not 0 < self.examples <= 1:
+            raise ValueError(f"--cut: {', '.join(least)} are at least 1, examples above 0 and at most 1")
 
     def changed(self, text: str) -> Cut:
         """This cut with `KEY=VALUE,KEY=VALUE` in place.
@@ -193,7 +194,7 @@ def chosen(table: str, names: Sequence[str]) -> tuple[Setting, ...]:
     Raises:
         ValueError: a name that `table` does not have.
     """
-    known = [setting.name for setting in TABLES[table]]
+    known = list(dict.fromkeys(setting.name for setting in TABLES[table]))  # once, of several partitions
     for name in names:
         if name not in known:
             raise ValueError(f"--only: {table} has no {name!r}{specs.hint(name, known)}")

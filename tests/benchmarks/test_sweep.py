@@ -95,18 +95,33 @@ def test_a_run_that_diverges_is_a_result(tmp_path: Path) -> None:
         (["codecs", "--cut", "epoch=2"], "did you mean 'epochs'?"),
         (["codecs", "--cut", "epochs=x"], "'x' is no int"),
         (["codecs", "--cut", "examples=2"], "examples above 0 and at most 1"),
-        (["codecs", "--rounds", "0"], "rounds, epochs and every are at least 1"),
+        (["codecs", "--rounds", "0"], "rounds, epochs, every, clients, per_round are at least 1"),
+        (["codecs", "--cut", "clients=0"], "rounds, epochs, every, clients, per_round are at least 1"),
+        (["codecs", "--rounds", "9999999"], "--cut: rounds: expected at most 1,000,000, got 9999999\n"),
+        (["codecs", "--cut", "lr=nan"], "sweep: --cut: lr: expected a finite number, got nan\n"),
+        (
+            ["codecs", "--cut", "dataset=foo"],
+            "sweep: --cut: dataset: unknown dataset 'foo' (allowed: cifar10",
+        ),
+        (
+            ["codecs", "--cut", "per_round=70"],
+            "sweep: per_round: 70 clients a round, but the federation has 60",
+        ),
         (["codecs", "--seeds", "0,a"], "--seeds 0,a: expected whole numbers"),
+        (["codecs", "--seeds=-1"], "--seeds -1: expected whole numbers from 0"),
+        (["codecs", "--seeds", "1,1"], "--seeds 1,1: expected whole numbers from 0, each once"),
         (["methods", "--only", "fedavgg"], "did you mean 'fedavg'?"),
+        (["methods", "--only", "nope"], "no 'nope' (allowed: ditto, dynamic, fedadagrad,"),
     ],
 )
 def test_a_wrong_flag_is_told_in_a_sentence(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sweep.main([*words, "--plan"]) == 2
-    shown = capsys.readouterr().err
-    assert said in shown
-    assert shown.count("\n") == 1
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
 
 
 def made(setting: Setting, seed: int, *percents: float, sent: int = 100, stopped: str = "") -> Outcome:
