@@ -70,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
         todo = runs(asked.table, settings, cut, seeds, asked.work)
         for run in todo:
             check(run.federation, run.experiment)
-        print(f"{asked.table}: {len(settings)} settings x {len(seeds)} seeds = {len(todo)} runs")
+        print(f"{asked.table}: {len(todo) // len(seeds)} settings x {len(seeds)} seeds = {len(todo)} runs")
         print(f"the cut: {cut.told()}", flush=True)
         found = _swept(todo, plan=asked.plan)
     except (ParslflError, ValueError) as error:

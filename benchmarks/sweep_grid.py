@@ -32,7 +32,8 @@ TWO_CLASSES = "classes:k=2"
 @dataclass(frozen=True)
 class Cut:
     """How much of the whole task is done. `examples`: share of each client's examples that it trains on;
-    `every`: rounds between two evaluations on the central test set. The rest is as in `Experiment`."""
+    `every`: rounds between two evaluations on the central test set; `split`: the partition in place of those
+    of the table. The rest is as in `Experiment`."""
 
     rounds: int
     epochs: int
@@ -43,6 +44,7 @@ class Cut:
     lr: float = 0.05
     dataset: str = "cifar10"
     model: str = "cnn"
+    split: str = ""
 
     def __post_init__(self) -> None:
         least = ("rounds", "epochs", "every", "clients", "per_round")
@@ -203,7 +205,9 @@ def chosen(table: str, names: Sequence[str]) -> tuple[Setting, ...]:
 
 def runs(table: str, settings: Sequence[Setting], cut: Cut, seeds: Sequence[int], work: Path) -> list[Run]:
     """All runs, one seed after the other: a sweep that is ended early then has whole seeds."""
-    return [_run(setting, cut, seed, work / table) for seed in seeds for setting in settings]
+    placed = [replace(setting, partition=cut.split or setting.partition) for setting in settings]
+    placed = list(dict.fromkeys(placed))  # once, of several partitions
+    return [_run(setting, cut, seed, work / table) for seed in seeds for setting in placed]
 
 
 def _run(setting: Setting, cut: Cut, seed: int, folder: Path) -> Run:

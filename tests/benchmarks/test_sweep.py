@@ -217,6 +217,18 @@ def test_every_run_of_a_table_can_begin(table: str) -> None:
         check(run.federation, run.experiment)
 
 
+def test_a_cut_can_take_another_partition() -> None:
+    cut = CUTS["methods"].changed("split=dirichlet:alpha=1")
+    every = runs("methods", chosen("methods", ["fedavg", "krum:hostile=4,keep=12"]), cut, [0], Path("w"))
+    assert [(run.setting.name, run.setting.place) for run in every] == [
+        ("fedavg", "dirichlet:alpha=1"),
+        ("krum:hostile=4,keep=12", "dirichlet:alpha=1"),
+    ]
+    assert {str(run.experiment.partition) for run in every} == {
+        "Fewer(partition=Dirichlet(alpha=1.0), share=0.5)"
+    }
+
+
 def test_fewer_keeps_each_clients_classes() -> None:
     labels = Digits().labels(Path())
     whole, some = Classes(k=2).split(labels, 10, 5), Fewer(Classes(k=2), 0.25).split(labels, 10, 5)
