@@ -201,17 +201,3 @@ def checksum(buffers: Iterable[bytes | memoryview]) -> str:
     for buffer in buffers:
         state.update(buffer)
     return str(state.hexdigest())
-
-
-def checksum_and_square(head: memoryview, numbers: Array) -> tuple[str, float]:
-    """`checksum` of both, and `squared_norm` of the vector `numbers`, which is read from memory once."""
-    square = 0.0
-
-    def pieces() -> Iterator[memoryview]:
-        nonlocal square
-        yield head
-        for part in blocks(numbers):
-            square += squared_norm({"": part})
-            yield part.data
-
-    return checksum(pieces()), square

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from parslfl.errors import PayloadError
-from parslfl.params import Array, Params, checksum, checksum_and_square
+from parslfl.params import Array, Params, checksum
 from parslfl.protocols import Buffer
 
 MAGIC = b"PFL1"
@@ -71,28 +71,7 @@ def unpack(data: memoryview, expect: str = "") -> tuple[Params, dict[str, Any]]:
         PayloadError: anything about `data` is not as this module writes it.
     """
     data = data.cast("B").toreadonly()
-    start, stored = _start(data)
-    _require(checksum([data[_FIXED.size :]]), stored, expect)
-    return _arrays(data, start)
-
-
-def unpack_floats(data: memoryview, expect: str) -> tuple[Params, dict[str, Any], float]:
-    """As `unpack`; and if all arrays are float32, which is not checked, their `params.squared_norm`.
-
-    Both the checksum and that norm need all of `data`: here it is read from memory once.
-    """
-    data = data.cast("B").toreadonly()
-    start, stored = _start(data)
-    whole = (len(data) - start) // 4
-    numbers = np.frombuffer(data, "<f4", whole, start) if whole else np.empty(0, "<f4")
-    found, square = checksum_and_square(data[_FIXED.size : start], numbers)
-    _require(found, stored, expect)
-    return *_arrays(data, start), square
-
-
-def _arrays(data: memoryview, start: int) -> tuple[Params, dict[str, Any]]:
-    """What the header tells of, once the checksum is right."""
-    entries, note = _parsed(data[_FIXED.size : start])
+    entries, note, start = _header(data, expect)
     ends: list[int] = []
     for _, dtype, shape in entries:
         begin = ends[-1] + -ends[-1] % _ALIGN if ends else start
@@ -100,8 +79,6 @@ def _arrays(data: memoryview, start: int) -> tuple[Params, dict[str, Any]]:
     size = ends[-1] + -ends[-1] % _ALIGN if ends else start
     if size != len(data):
         raise PayloadError(f"the header declares {size} bytes, but {len(data)} came")
-    if any(any(data[end : end + -end % _ALIGN]) for end in ends):
-        raise PayloadError("is not filled up with zeros between its arrays")
     arrays: Params = {}
     for (name, dtype, shape), end in zip(entries, ends, strict=True):
         count = math.prod(shape)
@@ -141,9 +118,15 @@ def header(data: memoryview) -> Header:
     return Header(tuple(entries), note, start, stored, checksum([data[_FIXED.size :]]))
 
 
-def _require(found: str, stored: str, expect: str) -> None:
+def _header(
+    data: memoryview, expect: str
+) -> tuple[list[tuple[str, np.dtype[Any], list[int]]], dict[str, Any], int]:
+    """Entries, note and the offset of the first array; checks magic, lengths and checksum."""
+    start, stored = _start(data)
+    found = checksum([data[_FIXED.size :]])
     if found != stored or (expect and found != expect):
         raise PayloadError(f"checksum {found}, announced {expect or stored}: damaged on the way")
+    return *_parsed(data[_FIXED.size : start]), start
 
 
 def _start(data: memoryview) -> tuple[int, str]:

@@ -19,7 +19,7 @@ from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding.desk import Desk
 from parslfl.folding.merging import Folding, Merged, merge
-from parslfl.folding.receiving import MAX_NORM, sane, unpacked
+from parslfl.folding.receiving import MAX_NORM, sane
 from parslfl.folding.weighing import scales_of, weigh, weight_of
 from parslfl.learning import Evidence
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
@@ -208,10 +208,9 @@ def _norm(seen: Evidence) -> float:
 def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float) -> Params:
     if ref.path not in {"", partial_name(partial.round, partial.site, scale)}:
         raise PayloadError(f"points at {ref.path!r}, which is not its place")
-    data, like = folding.transports[partial.site].get(ref), folding.desk.like
-    arrays, note, square = unpacked(data, ref.checksum, Raw(), like)
-    sums = Raw().decode(arrays, note, trained(like))
-    sane(math.sqrt(squared_norm(sums) if square is None else square), limit)
+    arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
+    sums = Raw().decode(arrays, note, trained(folding.desk.like))
+    sane(math.sqrt(squared_norm(sums)), limit)
     return sums
 
 

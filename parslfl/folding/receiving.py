@@ -10,10 +10,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from parslfl.codecs import wire
-from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding.parts import open_any
 from parslfl.messages import Update, update_name
@@ -49,10 +46,10 @@ def open_update(update: Update, transport: Transport, codec: Codec, like: Params
     Raises:
         PayloadError: it is not.
     """
-    arrays, note, square = _received(update, transport, codec, like)
+    arrays, note = _received(update, transport)
     with _decoding():
         delta = open_any(codec, arrays, note, trained(like))
-    return delta, sane(delta.norm() if square is None else math.sqrt(square))
+    return delta, sane(delta.norm())
 
 
 def read_update(update: Update, transport: Transport, codec: Codec, like: Params) -> tuple[Params, float]:
@@ -61,33 +58,17 @@ def read_update(update: Update, transport: Transport, codec: Codec, like: Params
     Raises:
         PayloadError: as `open_update`.
     """
-    arrays, note, square = _received(update, transport, codec, like)
+    arrays, note = _received(update, transport)
     with _decoding():
         delta = codec.decode(arrays, note, trained(like))
-    return delta, sane(math.sqrt(squared_norm(delta) if square is None else square))
+    return delta, sane(math.sqrt(squared_norm(delta)))
 
 
-def _received(
-    update: Update, transport: Transport, codec: Codec, like: Params
-) -> tuple[Params, dict[str, Any], float | None]:
-    """As `unpacked`, of an update that is where it must be."""
+def _received(update: Update, transport: Transport) -> tuple[Params, dict[str, Any]]:
+    """The arrays and the note of an update that is where it must be."""
     if not _in_place(update):
         raise PayloadError(f"points at {update.ref.path!r}, which is not this update's place")
-    return unpacked(transport.get(update.ref), update.ref.checksum, codec, like)
-
-
-def unpacked(
-    data: memoryview, expect: str, codec: Codec, like: Params
-) -> tuple[Params, dict[str, Any], float | None]:
-    """What `codec` wrote for a model like `like`: arrays, note, and the squared norm of what it will decode
-    to where these are the very numbers in `data`.
-
-    Raises:
-        PayloadError: as `wire.unpack`.
-    """
-    if isinstance(codec, Raw) and all(array.dtype == np.float32 for array in trained(like).values()):
-        return wire.unpack_floats(data, expect)
-    return *wire.unpack(data, expect), None
+    return wire.unpack(transport.get(update.ref), update.ref.checksum)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as npst
 
 from parslfl.codecs import wire
 from parslfl.errors import PayloadError
-from parslfl.params import BLOCK, checksum
+from parslfl.params import checksum
 
 
 def joined(packed: wire.Packed) -> bytes:
@@ -81,35 +81,6 @@ def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
     whole[at] ^= 1 << data.draw(st.integers(0, 7))
     with pytest.raises(PayloadError):
         wire.unpack(memoryview(bytes(whole)))
-
-
-def test_floats_and_their_squares_are_read_at_once() -> None:
-    """3 and 4 in one array, 12 in another; zeros after each; and more than one block."""
-    packed = wire.pack({"a": np.array([3, 4], np.float32), "b": np.array([[12]], np.float32)}, {"k": 1})
-    arrays, note, square = wire.unpack_floats(memoryview(joined(packed)), packed.checksum)
-    assert (arrays["a"].tolist(), arrays["b"].tolist(), note) == ([3, 4], [[12]], {"k": 1})
-    assert square == 13**2
-    long = wire.pack({"a": np.full(3 * BLOCK + 5, 2, np.float32)})
-    assert wire.unpack_floats(memoryview(joined(long)), long.checksum)[2] == 4 * (3 * BLOCK + 5)
-    huge = wire.pack({"a": np.array([1e30], np.float32)})
-    assert wire.unpack_floats(memoryview(joined(huge)), huge.checksum)[2] == pytest.approx(1e60, rel=1e-6)
-    assert wire.unpack_floats(memoryview(joined(wire.pack({}))), "")[2] == 0
-    for keep in (3, 16, 100, packed.size - 1):
-        with pytest.raises(PayloadError):
-            wire.unpack_floats(memoryview(joined(packed)[:keep]), packed.checksum)
-    with pytest.raises(PayloadError, match="damaged on the way"):
-        wire.unpack_floats(memoryview(joined(packed)), long.checksum)
-
-
-def test_anything_but_zeros_between_arrays_is_refused() -> None:
-    """Its squares would be in the norm."""
-    packed = wire.pack({"a": np.zeros(1, np.float32), "b": np.zeros(16, np.float32)})
-    whole = bytearray(joined(packed))
-    whole[-65] = 1
-    whole[8:16] = struct.pack("<Q", int(checksum([whole[16:]]), 16))
-    for read in (wire.unpack, wire.unpack_floats):
-        with pytest.raises(PayloadError, match="not filled up with zeros"):
-            read(memoryview(bytes(whole)), "")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 15, 16, 63, 64, 100, 127])
