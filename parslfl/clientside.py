@@ -20,7 +20,7 @@ from parslfl.protocols import ClientSide, Transport
 
 
 @dataclass(frozen=True)
-class Part:
+class ClientPart:
     """A client's part in one round. `kept` is from its last accepted round, or fresh; `notes` say why."""
 
     task: TrainTask
@@ -59,7 +59,7 @@ class Part:
         return personal
 
 
-def begin(task: TrainTask, params: Params) -> Part | None:
+def begin(task: TrainTask, params: Params) -> ClientPart | None:
     """The client's part in `task`, whose global model is `params`; None if the strategy has none."""
     strategy: object = task.strategy
     if not isinstance(strategy, ClientSide):
@@ -70,7 +70,7 @@ def begin(task: TrainTask, params: Params) -> Part | None:
     kept = fresh if task.accepted < 0 or notes else found
     shared = read_shared(task.transport, task.shared) if task.shared else {}
     said = tuple(f"{note.removesuffix(': from zeros')}: begun afresh" for note in notes)
-    return Part(task, strategy, params, shared, kept, said)
+    return ClientPart(task, strategy, params, shared, kept, said)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,20 @@ class ClientStore:
     """The states of clients in `folder`, which outlives the worker. Only workers of its site use it."""
 
     folder: str
+
+    def prepare(self, client: Client) -> None:
+        """Make sure that states can be saved, before hours go into what would be lost.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        place = self._place(client)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise self._unwritable(client, error) from None
 
     def load(self, client: Client, name: str, accepted: int) -> Params | None:
         """The state `name` that `client` saved in round `accepted`, mapped read-only and verified.
@@ -82,13 +97,20 @@ class ClientStore:
                 if number < round and number != accepted:
                     other.unlink(missing_ok=True)
         except OSError as error:
-            raise RunError(
-                f"cannot keep the {name} of {client} in {self.folder}: {error.strerror}: "
-                f"name a folder that workers of {client.site} can write in the site's `state`"
-            ) from None
+            raise self._unwritable(client, error) from None
+
+    def _place(self, client: Client) -> Path:
+        return Path(self.folder, f"client-{client.index:05d}")
 
     def _path(self, client: Client, name: str, round: int) -> Path:
-        return Path(self.folder, f"client-{client.index:05d}", name, f"round-{round:04d}.plm")
+        return self._place(client) / name / f"round-{round:04d}.plm"
+
+    def _unwritable(self, client: Client, error: OSError) -> RunError:
+        """The same words for all clients of a site: a report then has them once."""
+        return RunError(
+            f"cannot keep what clients of {client.site} need again in {self.folder}: {error.strerror}: "
+            "name a folder that its workers can write in the site's `state`"
+        )
 
 
 def last_accepted(done: Iterable[RoundReport]) -> dict[Client, int]:

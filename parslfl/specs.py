@@ -137,7 +137,7 @@ def _convert(raw: str, wanted: object, where: str, family: str) -> object:
                 continue
             if not isinstance(value, float) or math.isfinite(value):
                 return value
-    words = {float: "a finite number"}
+    words = {float: "a finite number", int: "a whole number", bool: "true or false"}
     allowed = " or ".join(
         repr(o) if isinstance(o, str) else words.get(o, getattr(o, "__name__", str(o))) for o in options
     )

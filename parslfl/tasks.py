@@ -109,6 +109,8 @@ def _train(task: TrainTask) -> Outcome:
     stop = stopper(task)
     if stop():
         return Failure(task.client, task.round, "late", "the round was closed before this client began")
+    if task.error_feedback or task.strategy:
+        ClientStore(task.store).prepare(task.client)
     if type(task.model) not in _warmed:
         warm(task.model, task.source)
     started = time.time()
@@ -221,7 +223,7 @@ def _send(
 
 def _keep(
     task: TrainTask,
-    part: clientside.Part,
+    part: clientside.ClientPart,
     steps: int,
     samples: Samples,
     held_out: Samples | None,

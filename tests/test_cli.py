@@ -96,7 +96,7 @@ def test_every_mistake_is_told_at_once_without_a_traceback(tmp_path: Path) -> No
         (["run", "--site"], "expected one argument"),
         (["sites", "nowhere"], "no such site file"),
         (["partition", "--dataset", "digits", "--clients", "0"], "at least 1"),
-        (["partition", "--partition", "classes:k=two"], "'two' is not int"),
+        (["partition", "--partition", "classes:k=two"], "'two' is not a whole number"),
         ([], "COMMAND"),
         (["dance"], "invalid choice: 'dance'"),
     ],

@@ -144,5 +144,5 @@ def test_a_place_that_cannot_be_written_costs_that_client(tmp_path: Path) -> Non
     (tmp_path / "clients").write_text("a file is in the way")
     outcome = tasks.train(task(tmp_path, Scaffold()))
     assert isinstance(outcome, Failure)
-    assert "cannot keep the scaffold of here/1" in outcome.reason
+    assert "cannot keep what clients of here need again" in outcome.reason
     assert not list(tmp_path.glob("updates/*"))

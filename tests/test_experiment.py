@@ -145,7 +145,7 @@ weight_decay: .inf
     assert refused(path) == [
         "e.yaml:1: name: expected letters, digits, -, _ and . (not first), got 'a/b'",
         "e.yaml:2: dataset: unknown dataset 'cifar' (did you mean 'cifar10'?)",
-        "e.yaml:3: partition: classes:k: 'x' is not int",
+        "e.yaml:3: partition: classes:k: 'x' is not a whole number",
         "e.yaml:4: model: unknown model 'cn' (did you mean 'cnn'?)",
         "e.yaml:5: strategy: fedprox has no field 'muu' (did you mean 'mu'?)",
         "e.yaml:6: rounds: expected a whole number, got 'many'",

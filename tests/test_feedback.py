@@ -118,11 +118,11 @@ def test_a_diverged_client_leaves_the_store_as_it_was(task: TrainTask) -> None:
     assert (kept(task), kept(replace(task, round=1))) == ([0, 3, 2, 1], None)
 
 
-def test_where_nothing_can_be_kept_the_update_is_not_delivered(task: TrainTask) -> None:
+def test_where_nothing_can_be_kept_the_client_does_not_train(task: TrainTask) -> None:
     Path(task.store).write_text("in the way")
-    outcome = tasks.train(task)
+    outcome = tasks.train(replace(task, model=Stepping(bad=True)))  # if it did, that would be the reason
     assert isinstance(outcome, Failure)
-    assert "cannot keep the residual of here/0" in outcome.reason
+    assert "cannot keep what clients of here need again" in outcome.reason
 
 
 def test_the_bytes_of_both_ways_are_in_the_update(task: TrainTask, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_state_that_is_gone_damaged_or_of_another_model_is_zeros_and_is_told(sto
 
 def test_a_folder_that_cannot_be_written_is_named_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "clients").write_text("in the way")
-    with pytest.raises(RunError, match=r"cannot keep the residual of here/3 in .*clients: .*`state`"):
+    with pytest.raises(RunError, match=r"cannot keep what clients of here .*clients: .*`state`"):
         ClientStore(str(tmp_path / "clients")).save(ANN, "residual", 0, -1, state(1))
 
 

@@ -204,15 +204,16 @@ def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32
     ) -> np.float32:
         """As `add_gaps` of each update in turn, in one call: each call holds up Python's other threads. There
         are as many as `ends` of the high parts in `gaps`; `at` has a row for each. Every `piece` numbers of
-        the sum are first read in order: places far apart take longer. `afresh`: or first set to 0.
+        the sum are first read in order, or with `afresh` set to 0: places far apart take longer.
         """
         room, seen = np.empty(_AT_ONCE, np.int64), np.float32(0)
         for begin in range(0, sums.size, piece):
             part = sums[begin : begin + piece]
             if afresh:
                 part[:] = 0
-            for number in range(0, part.size, _LINE):
-                seen = max(seen, part[number])
+            else:
+                for number in range(0, part.size, _LINE):
+                    seen = max(seen, part[number])
             for one in range(ends.size):
                 highs, low = gaps[one][: ends[one]], gaps[one][ends[one] :]
                 add_gaps(
