@@ -136,9 +136,10 @@ class Visit:
 class Evidence:
     """What the driver knows of an update when it decides how much it counts.
 
-    The client's word: `samples`, `steps`, its losses (of the first and last epoch, and of the global model
-    before training) and `variance`. The driver's own: `work`, what it had asked for, and `norm`, the L2
-    norm of the decoded update.
+    The client's word: `samples` it has seen, `examples` it has (at least as many; more, where it was
+    stopped within its first epoch), `steps`, its losses (of the first and last epoch, and of the global
+    model before training) and `variance`. The driver's own: `work`, what it had asked for, and `norm`, the
+    L2 norm of the decoded update.
     """
 
     samples: int
@@ -149,6 +150,10 @@ class Evidence:
     loss: float = math.nan
     start_loss: float | None = None
     variance: float | None = None
+    examples: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "examples", max(self.examples, self.samples))
 
 
 @dataclass(frozen=True)

@@ -207,6 +207,7 @@ class Update:
     it started from, or of the differences that this was made of; `raw_down` what the whole would have
     been where there is a downlink codec, else 0. `notes`: what its reader
     should know about this update, such as state that was expected at the site and not found.
+    `examples`: those it trains on; it may have been stopped before it saw them all, as `samples` tells.
     `start_loss`, `variance` (see `learning.Evidence`) and `personal`: None unless the strategy asks.
     """
 
@@ -226,6 +227,7 @@ class Update:
     start_loss: float | None = None
     variance: float | None = None
     personal: Personal | None = None
+    examples: int = 0
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.

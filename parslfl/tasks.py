@@ -160,6 +160,7 @@ def _train(task: TrainTask) -> Outcome:
         start_loss=None if start_loss is None else float(start_loss),
         variance=None if made.variance is None else float(made.variance),
         personal=sent.personal,
+        examples=len(samples),
     )
 
 

@@ -34,8 +34,8 @@ def weigh(update: Update, work: LocalWork, norm: float) -> Evidence:
     Raises:
         PayloadError: it is not.
     """
-    if update.samples < 0 or not 0 <= update.steps <= MAX_STEPS:
-        raise PayloadError(f"claims {update.samples} samples in {update.steps} steps")
+    if min(update.samples, update.examples) < 0 or not 0 <= update.steps <= MAX_STEPS:
+        raise PayloadError(f"claims {update.samples} samples of {update.examples} in {update.steps} steps")
     measured = {
         "the loss at the global model": (work.start_loss, update.start_loss),
         "the variance of its gradients": (work.variance, update.variance),
@@ -52,6 +52,7 @@ def weigh(update: Update, work: LocalWork, norm: float) -> Evidence:
         loss=update.loss,
         start_loss=update.start_loss if work.start_loss else None,
         variance=update.variance if work.variance else None,
+        examples=update.examples,
     )
 
 

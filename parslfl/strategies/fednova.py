@@ -36,7 +36,7 @@ class FedNova:
         return work
 
     def weight(self, evidence: Evidence) -> float:
-        return float(evidence.samples)
+        return float(evidence.examples)
 
     def scales(self, evidence: Evidence) -> tuple[float, ...]:
         return (inverse(step_norm(evidence.work, evidence.steps)),)
@@ -45,8 +45,8 @@ class FedNova:
         return {}
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        total = sum(e.samples for e in cohort.evidence)
-        tau = sum(e.samples / total * step_norm(e.work, e.steps) for e in cohort.evidence)
+        total = sum(e.examples for e in cohort.evidence)
+        tau = sum(e.examples / total * step_norm(e.work, e.steps) for e in cohort.evidence)
         return state, apply(params, mean, self.lr * tau)
 
 

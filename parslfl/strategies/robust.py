@@ -23,14 +23,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.stack import Rows, Stack, in_order
+from parslfl.stack import Matrix, Rows, Stack, in_order
 from parslfl.strategies.fedavg import apply, require_no_less, require_positive
 
-#: Weiszfeld's iterations, and the least distance that one divides by (Pillutla et al., section 4).
-_ITERATIONS, _SMOOTH = 32, 1e-6
+Row = npt.NDArray[np.float64]
+
+#: The least distance that one divides by (Pillutla et al., section 4).
+_SMOOTH = 1e-6
+#: Iterations end when no weight changes by more; some tens do, unless rounding keeps weights moving.
+_SETTLED, _MOST = 1e-9, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,18 +145,25 @@ class GeometricMedian(_Alike):
     """The point with the least sum of distances to all updates.
 
     Needs all updates of a round, kept until its end, and n^2 products of updates: the iterations work on
-    these alone, since every iterate is a weighted mean of the updates. Holds against fewer than half.
+    these alone, since every iterate is a weighted mean of the updates. They begin near the update that has
+    the least sum: from the mean, one huge update would take very many. Holds against fewer than half.
     """
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
-        distances = stack.squared_distances()
-        weights = np.full(len(stack), 1 / len(stack))
-        for _ in range(_ITERATIONS):
-            # ||v - d_i||^2 for v = sum_j weights_j d_j
-            squared = distances @ weights - weights @ distances @ weights / 2
-            weights = 1 / np.maximum(np.sqrt(np.maximum(squared, 0)), _SMOOTH)
-            weights /= weights.sum()
-        stack.weighted(weights.tolist(), out)
+        stack.weighted(self.weights(stack.squared_distances()).tolist(), out)
+
+    def weights(self, squared: Matrix) -> Row:
+        """What each update counts, of 1 in all, from their squared distances."""
+        away = np.sqrt(squared)
+        nearest = away[away.sum(axis=1).argmin()]
+        found = _shares(nearest + np.median(nearest))
+        for _ in range(_MOST):
+            # ||v - d_i||^2 for v = sum_j found_j d_j
+            moved = squared @ found - found @ squared @ found / 2
+            found, before = _shares(np.sqrt(np.maximum(moved, 0))), found
+            if np.abs(found - before).max() < _SETTLED:
+                break
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +200,12 @@ class MedianClip(_Alike):
         norms = [e.norm for e in cohort.evidence]
         most = self.factor * float(np.median(norms))
         stack.weighted([min(1.0, most / norm if norm else 1.0) / len(norms) for norm in norms], out)
+
+
+def _shares(distances: Row) -> Row:
+    near: Row = 1 / np.maximum(distances, _SMOOTH)
+    near /= near.sum()
+    return near
 
 
 def _middle(rows: Rows, cut: int) -> Rows:

@@ -435,7 +435,7 @@ def test_what_nobody_asked_for_counts_for_nothing(tmp_path: Path) -> None:
 
 def test_an_impossible_number_of_steps_is_refused() -> None:
     note = merge(folding(), 0, None, replace(update(CLIENTS[0], 1, 1, 1), steps=10**18))
-    assert note.failures[0].reason == "claims 1 samples in 1000000000000000000 steps"
+    assert note.failures[0].reason == "claims 1 samples of 0 in 1000000000000000000 steps"
 
 
 @dataclass(frozen=True)

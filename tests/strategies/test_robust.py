@@ -90,6 +90,18 @@ def test_geometric_median_of_a_triangle(aggregated: Aggregated) -> None:
     assert moved(aggregated(GeometricMedian(), corners)[1]) == pytest.approx([1, 3**-0.5, 0], abs=1e-5)
 
 
+@pytest.mark.parametrize("length", [1e1, 1e4, 1e9, 1e15])
+@pytest.mark.parametrize(("liars", "updates"), [(1, 3), (4, 10), (9, 20)])
+def test_geometric_median_holds_against_fewer_than_half(liars: int, updates: int, length: float) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(updates, 100)).astype(np.float32) / 10  # of length 1, all but the liars
+    rows[:liars] = -length / 10
+    out = {"w": np.empty(100, np.float32)}
+    stack = Stack(tuple({"w": row} for row in rows))
+    GeometricMedian().combine(stack, Cohort((), updates), out)
+    assert np.linalg.norm(out["w"]) < 2
+
+
 def test_geometric_median_on_a_line_is_the_median(aggregated: Aggregated) -> None:
     line = [[0, 0, 0], [1, 0, 0], [500, 0, 0]]
     assert moved(aggregated(GeometricMedian(), line)[1]) == pytest.approx([1, 0, 0], abs=1e-3)

@@ -14,8 +14,9 @@ import pytest
 
 from parslfl.learning import Guide, LocalWork, Personal, Samples, Scores, Trained, Visit
 from parslfl.models.softmax import Softmax
-from parslfl.params import Params, subtract
+from parslfl.params import Params, subtract, trained
 from parslfl.protocols import ClientSide, Strategy
+from parslfl.seeding import derive
 from parslfl.strategies.ditto import Ditto
 from parslfl.strategies.dynamic import Dynamic
 from parslfl.strategies.fedavg import FedAvg
@@ -23,10 +24,12 @@ from parslfl.strategies.fednova import FedNova
 from parslfl.strategies.fedopt import FedAvgM
 from parslfl.strategies.qfedavg import QFedAvg
 from parslfl.strategies.robust import Krum, MedianClip, NormClip, TrimmedMean
-from parslfl.strategies.scaffold import Scaffold
+from parslfl.strategies.scaffold import By, Scaffold
 
 Aggregated = Callable[..., tuple[Params, Params]]
 
+#: Where one client's examples end and the next one's begin: as many for each, or not.
+EDGES, UNEQUAL = (0, 4, 8, 12), (0, 2, 5, 12)
 WORK = LocalWork(epochs=1, batch_size=12, lr=0.5)
 ROUNDS = 3
 
@@ -42,9 +45,9 @@ def examples() -> Samples:
     return Samples(x.astype(np.float32), np.arange(12) % 3, classes=3)
 
 
-def part(client: int) -> Samples:
-    whole = examples()
-    return Samples(whole.x[4 * client : 4 * client + 4], whole.y[4 * client : 4 * client + 4], 3)
+def part(client: int, edges: Sequence[int] = EDGES) -> Samples:
+    whole, mine = examples(), slice(edges[client], edges[client + 1])
+    return Samples(whole.x[mine], whole.y[mine], 3)
 
 
 def centralised(rounds: int, momentum: float = 0.0) -> Params:
@@ -56,8 +59,8 @@ def centralised(rounds: int, momentum: float = 0.0) -> Params:
 class Clients:
     """Three clients that keep what the strategy says, without files."""
 
-    def __init__(self, strategy: Strategy, work: LocalWork) -> None:
-        self.strategy, self.work = strategy, strategy.local(work)
+    def __init__(self, strategy: Strategy, work: LocalWork, edges: Sequence[int] = EDGES) -> None:
+        self.strategy, self.work, self.edges = strategy, strategy.local(work), edges
         self.kept: dict[int, Params] = {}
         self.personal: list[Personal | None] = []
 
@@ -70,7 +73,7 @@ class Clients:
         side = self.strategy if isinstance(self.strategy, ClientSide) else None
         kept = self.kept.get(client) or (side.fresh(params) if side else {})
         guide = side.guide(state, kept) if side else Guide()
-        samples = part(client)
+        samples = part(client, self.edges)
         made = Softmax().train(params, samples, self.work, client, never, guide)
         delta = subtract(made.params, params)
         if side:
@@ -144,27 +147,37 @@ def test_scaffold_keeps_gradients_of_the_last_round(aggregated: Aggregated) -> N
         one_step = subtract(Softmax().train(start, part(client), WORK, 0, never).params, start)
         for name, moved in one_step.items():
             np.testing.assert_allclose(clients.kept[client][name], -moved / 0.5, rtol=1e-4, atol=1e-6)
-    for name, control in state.items():
+    for name, control in trained(state).items():
         mean = np.mean([clients.kept[client][name] for client in range(3)], axis=0)
         np.testing.assert_allclose(control, mean, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("by", ["samples", "clients"])
 @pytest.mark.parametrize("work", [WORK, LocalWork(epochs=3, batch_size=3, lr=0.1, momentum=0.9)], ids=str)
-def test_scaffolds_server_knows_the_mean_of_what_clients_keep(
-    aggregated: Aggregated, work: LocalWork
+def test_scaffolds_server_knows_what_all_clients_keep(
+    aggregated: Aggregated, work: LocalWork, by: By
 ) -> None:
-    """c = 1/N sum_k c_k, always: though only some take part, with unequal numbers of steps and examples."""
-    strategy, params = Scaffold(by="clients", lr=0.5), Softmax().init((4,), 3, 0)
-    state, clients = strategy.start(params), Clients(strategy, work)
+    """c = sum_k n_k c_k / n, always: though only some take part, and n is N times the mean of n_k so far."""
+    strategy, params = Scaffold(by, lr=0.5), Softmax().init((4,), 3, 0)
+    state, clients, weights = strategy.start(params), Clients(strategy, work, UNEQUAL), list[int]()
+    size = {"samples": np.diff(UNEQUAL), "clients": np.ones(3, int)}[by]
     for who in ((0, 1), (2,), (1, 2, 0), (0,)):
-        deltas, steps = clients.round(state, params, who)
-        sizes = [size for size, _ in zip((5, 1, 2), who, strict=False)]
-        state, params = aggregated(
-            strategy, deltas, params=params, state=state, work=work, clients=3, steps=steps, samples=sizes
-        )
-        for name, control in state.items():
-            every = [clients.kept[k][name] if k in clients.kept else np.zeros_like(control) for k in range(3)]
-            np.testing.assert_allclose(control, np.mean(every, axis=0), rtol=1e-3, atol=1e-6)
+        state, params = some(aggregated, clients, state, params, who)
+        weights += [int(size[k]) for k in who]
+        for name, control in trained(state).items():
+            every = [n * clients.kept[k][name] for k, n in enumerate(size) if k in clients.kept]
+            expected = np.sum(every, axis=0) / (3 * np.mean(weights))
+            np.testing.assert_allclose(control, expected, rtol=1e-3, atol=1e-6)
+
+
+def some(
+    aggregated: Aggregated, clients: Clients, state: Params, params: Params, who: Sequence[int]
+) -> tuple[Params, Params]:
+    """A round of the clients `who`, of three."""
+    deltas, steps = clients.round(state, params, who)
+    sizes = [len(part(client, clients.edges)) for client in who]
+    facts = {"params": params, "state": state, "work": clients.work, "steps": steps, "samples": sizes}
+    return aggregated(clients.strategy, deltas, clients=3, **facts)
 
 
 def test_scaffold_weighs_controls_as_it_weighs_updates(aggregated: Aggregated) -> None:
@@ -176,7 +189,7 @@ def test_scaffold_weighs_controls_as_it_weighs_updates(aggregated: Aggregated) -
     facts = {"params": start, "work": work, "steps": steps, "samples": sizes}
     state, params = aggregated(strategy, deltas, state=strategy.start(start), **facts)
     _, plain = aggregated(FedAvg(), deltas, state={}, **facts)
-    for name, control in state.items():
+    for name, control in trained(state).items():
         mean = np.average([clients.kept[client][name] for client in range(3)], axis=0, weights=sizes)
         np.testing.assert_allclose(control, mean, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(params[name], plain[name], rtol=1e-6)
@@ -190,6 +203,22 @@ def test_scaffold_drifts_less_than_fedavg(aggregated: Aggregated) -> None:
     for strategy in (FedAvg(), Scaffold()):
         params, _ = federated(aggregated, strategy, rounds=40, work=work)
         distance[strategy] = float(sum(np.square(params[n] - best.params[n]).sum() for n in params) ** 0.5)
+    assert distance[FedAvg()] > 0.1
+    assert distance[Scaffold()] < 0.001
+
+
+def test_scaffold_ends_there_with_some_clients_a_round_too(aggregated: Aggregated) -> None:
+    """Clients of unequal sizes, two of three in a round: c must not lose track of them."""
+    work = LocalWork(epochs=5, batch_size=12, lr=0.1, weight_decay=0.1)
+    start = Softmax().init((4,), 3, 0)
+    best = Softmax().train(start, examples(), replace(work, epochs=2000), 0, never).params
+    distance = {}
+    for strategy in (FedAvg(), Scaffold()):
+        state, params, clients = strategy.start(start), start, Clients(strategy, work, UNEQUAL)
+        for round in range(150):
+            who = [k for k in range(3) if k != derive(0, "away", round) % 3]
+            state, params = some(aggregated, clients, state, params, who)
+        distance[strategy] = float(sum(np.square(params[n] - best[n]).sum() for n in params) ** 0.5)
     assert distance[FedAvg()] > 0.1
     assert distance[Scaffold()] < 0.001
 
