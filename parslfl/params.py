@@ -84,6 +84,15 @@ def zeros_like(params: Mapping[str, Array]) -> Params:
     return {name: np.zeros_like(array) for name, array in params.items()}
 
 
+def wide(params: Mapping[str, Array]) -> Params:
+    """Shapes and dtypes of sums over arrays like the trained ones of `params`, without memory of their own:
+    at least float32, since the weights of a round's updates may add up to more than float16 holds."""
+    return {
+        name: np.broadcast_to(np.empty((), np.result_type(array.dtype, np.float32)), array.shape)
+        for name, array in trained(params).items()
+    }
+
+
 def require_like(params: Mapping[str, Array], like: Mapping[str, Array], who: str) -> None:
     """Check that `params`, made by `who`, have the names, shapes and dtypes of `like`.
 
@@ -110,20 +119,24 @@ def turn_into_delta(new: Mapping[str, Array], old: Mapping[str, Array]) -> Param
     """`new - old` for the trained arrays, in the memory of `new` where that may be written.
 
     Filling a third set of arrays would take half as long again. Arrays that share memory (tied
-    weights have two names) are not written over: each would be subtracted from twice. numpy's
-    arithmetic turns arrays without dimensions into numbers: they are arrays again here.
+    weights have two names) are not written over: each would be subtracted from twice.
     """
     new = {name: np.asarray(array) for name, array in new.items()}
     apart = len({array.ctypes.data for array in new.values()}) == len(new)
     return {
-        name: np.subtract(array, old[name], out=array if apart and array.flags.writeable else None)
+        name: _less(array, old[name], array if apart and array.flags.writeable else None)
         for name, array in trained(new).items()
     }
 
 
 def subtract(new: Mapping[str, Array], old: Mapping[str, Array]) -> Params:
     """`new - old` for the trained arrays, in memory of their own."""
-    return {name: np.subtract(array, old[name]) for name, array in trained(new).items()}
+    return {name: _less(array, old[name]) for name, array in trained(new).items()}
+
+
+def _less(new: Array, old: Array, out: Array | None = None) -> Array:
+    """`new - old`; numpy's own turns arrays without dimensions into numbers."""
+    return np.asarray(np.subtract(new, old, out=out))
 
 
 def fold(total: Params, delta: Mapping[str, Array], weight: float) -> None:

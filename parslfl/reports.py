@@ -65,6 +65,7 @@ class RoundReport:
     too. `seconds` from planning to the new model. `accuracy` and `test_loss` are None in rounds that are
     not evaluated; where an evaluation was due and failed, `evaluation_error` says why. `sites`: where each
     site's time went; `incidents`: what was survived; `choices`: of the planner, where it had any.
+    `caution`: what the strategy does not hold, with fewer updates than were planned.
     """
 
     round: int
@@ -82,6 +83,7 @@ class RoundReport:
     incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
     choices: tuple[Choice, ...] = ()
+    caution: str = ""
 
 
 @dataclass(frozen=True)

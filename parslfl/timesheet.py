@@ -51,6 +51,7 @@ class Timesheet:
             sites=self.times(done.updates),
             incidents=self.incidents(flight.began, flight.tasks, done.failures),
             choices=choices(flight.plan),
+            caution=done.caution,
         )
 
     def times(self, updates: Sequence[Update]) -> tuple[SiteTimes, ...]:

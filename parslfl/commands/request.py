@@ -63,7 +63,8 @@ class Request:
         """What a person should know of strategy and codec before they are run: a sentence each."""
         strategy, resolved = self.experiment.strategy, self.experiment.resolved()
         costly = isinstance(strategy, NeedsAll)
-        doubt = getattr(strategy, "caution", lambda _: "")(self.experiment.per_round)
+        planned = self.experiment.fastest or self.experiment.per_round
+        doubt = getattr(strategy, "caution", lambda _: "")(planned)
         found = [f"{resolved['strategy']} {said}" for said in (_ALL if costly else "", doubt) if said]
         return [*found, *(f"{resolved['codec']} {said}" for said in self._idle())]
 

@@ -13,7 +13,7 @@ import numpy as np
 from parslfl import submodel
 from parslfl.codecs.pieces import add_all
 from parslfl.messages import Client, Update
-from parslfl.params import Joined, Params, average, clear, trained
+from parslfl.params import Joined, Params, average, clear, wide
 from parslfl.protocols import Delta
 from parslfl.submodel import Kept
 
@@ -78,17 +78,21 @@ class Desk:
         """The lanes' sums for one scale by `weight`, in the first lane's memory; with `counts`, each
         number by the weight that came in for it, and 0 where none did.
 
-        A dict of its own: a strategy may put other arrays into it.
+        In the model's dtypes, in a dict of its own: a strategy may put other arrays into it.
         """
         totals = [self.sums(lane, scale) for lane in range(lanes)]
         counts = [self.counts[lane] for lane in range(lanes) if lane in self.counts]
         if not counts:
-            return dict(average(totals, weight))
+            return self.narrow(average(totals, weight))
         total = dict(average(totals, 1.0))
         shares = average(counts, 1.0)
         for name, array in total.items():
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
-        return total
+        return self.narrow(total)
+
+    def narrow(self, found: Params) -> Params:
+        """`found`, in a dict of its own, in the model's dtypes: sums may have wider ones (`params.wide`)."""
+        return {name: array.astype(self.like[name].dtype, copy=False) for name, array in found.items()}
 
     def _current(self, lane: int, scale: int) -> tuple[Params, bool]:
         """Some sums, and whether zeros must first take the place of what is in their memory."""
@@ -101,7 +105,7 @@ class Desk:
         return self.totals[key], afresh
 
     def _empty(self) -> Params:
-        return Joined.empty_like(trained(self.like))
+        return Joined.empty_like(wide(self.like))
 
     def _zeros(self) -> Params:
         made = self._empty()

@@ -28,7 +28,7 @@ from parslfl.folding.receiving import came, discard, open_update, read_update
 from parslfl.folding.weighing import scales_of, width_of, worth
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
-from parslfl.params import Params, is_mapped, nbytes, require_like, squared_norm, trained
+from parslfl.params import Params, is_mapped, nbytes, require_like, squared_norm, trained, wide
 from parslfl.protocols import Codec, NeedsAll, Strategy, Transport, needs_all
 from parslfl.stack import Stack
 
@@ -53,7 +53,8 @@ class Merged:
 class Finished:
     """A finished round: accepted updates, failures, checksums of the new model and state ("" if
     there is none), seconds from the round's start until the model was on disk, and with a downlink codec
-    checksums of the difference and of what it left out."""
+    checksums of the difference and of what it left out. `caution`: what the strategy does not hold, with
+    fewer updates than were planned."""
 
     updates: tuple[Update, ...]
     failures: tuple[Failure, ...]
@@ -63,6 +64,7 @@ class Finished:
     partials: tuple[SitePartial, ...] = ()
     difference: str = ""
     residual: str = ""
+    caution: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,11 @@ def finish(
     if len(updates) < plan.quorum:
         raise QuorumError(_too_few(plan, updates, failures))
     if not weight > 0:
-        raise QuorumError(f"round {plan.round + 1}: the accepted updates have no weight at all (no samples)")
+        raise QuorumError(
+            f"round {plan.round + 1}: {type(folding.strategy).__name__}.weight gives none of the accepted "
+            "updates any weight (clients without an example or a step have none): give clients more data or "
+            "time, or choose another strategy"
+        )
     if needs_all(folding.strategy):
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
@@ -215,7 +221,18 @@ def finish(
     kept = write(state_path, new_state) if new_state else ""
     partials = tuple(partial for lane in lanes for partial in lane.partials)
     seconds = time.monotonic() - folding.started
-    return Finished(updates, failures, model, kept, seconds, partials, taken.difference, taken.residual)
+    caution = _caution(folding.strategy, len(cohort.evidence), plan.close_at)
+    return Finished(
+        updates, failures, model, kept, seconds, partials, taken.difference, taken.residual, caution
+    )
+
+
+def _caution(strategy: Strategy, updates: int, planned: int) -> str:
+    """What the strategy does not hold with so few updates; before the run it was asked of those planned."""
+    if updates >= planned:
+        return ""
+    with naming(strategy, "caution"):
+        return str(getattr(strategy, "caution", lambda _: "")(updates))
 
 
 def _taken(folding: Folding, params: Params) -> Taken:
@@ -237,7 +254,7 @@ def _taken(folding: Folding, params: Params) -> Taken:
 
 def _require_finite(params: Params, who: str) -> None:
     if not math.isfinite(squared_norm(trained(params))):
-        raise ValueError(f"{who} made a model with NaN or Inf in it")
+        raise ValueError(f"{who} made a model with NaN or Inf in it: lower the strategy's lr or --lr")
 
 
 def _combined(
@@ -252,12 +269,12 @@ def _combined(
     mean = dict(desk.sums(0, 0))
     with naming(strategy, "combine"):
         strategy.combine(stack, cohort, mean)
-    require_like(mean, trained(desk.like), f"{type(strategy).__name__}.combine")
+    require_like(mean, wide(desk.like), f"{type(strategy).__name__}.combine")
     del stack
     desk.held.clear()  # before their files may be written over
     for update, _ in voting:
         discard(update, folding.transports[update.client.site])
-    return mean, cohort
+    return desk.narrow(mean), cohort
 
 
 def _too_few(plan: RoundPlan, updates: Sequence[Update], failures: Sequence[Failure]) -> str:

@@ -23,7 +23,7 @@ from parslfl.folding.receiving import MAX_NORM, sane
 from parslfl.folding.weighing import scales_of, weigh, weight_of
 from parslfl.learning import Evidence
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
-from parslfl.params import Params, fold, squared_norm, trained
+from parslfl.params import Params, fold, squared_norm, wide
 from parslfl.protocols import Buffer, Strategy, Transport
 from parslfl.tasks import read_model
 
@@ -34,8 +34,8 @@ _ROUNDING = 1.01
 @dataclass(frozen=True)
 class Partial:
     """A site's part of a round: `refs` say where `sum(weight * scale * delta)` over `merged.updates` lies, in
-    cohort order and in the model's dtypes, for each of the strategy's scales; without an update there are
-    none. `seconds`: what adding up took.
+    cohort order and in the dtypes of `params.wide`, for each of the strategy's scales; without an update
+    there are none. `seconds`: what adding up took.
     """
 
     site: str
@@ -209,7 +209,7 @@ def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float
     if ref.path not in {"", partial_name(partial.round, partial.site, scale)}:
         raise PayloadError(f"points at {ref.path!r}, which is not its place")
     arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
-    sums = Raw().decode(arrays, note, trained(folding.desk.like))
+    sums = Raw().decode(arrays, note, wide(folding.desk.like))
     sane(math.sqrt(squared_norm(sums)), limit)
     return sums
 

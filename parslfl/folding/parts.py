@@ -13,7 +13,7 @@ import numpy as np
 
 from parslfl import submodel
 from parslfl.codecs.pieces import opened
-from parslfl.params import Params
+from parslfl.params import Params, wide
 from parslfl.protocols import Codec, Delta
 from parslfl.submodel import Kept
 
@@ -30,7 +30,7 @@ class Part:
         return self.delta.norm()
 
     def add(self, total: Params, weight: float) -> None:
-        small = {name: np.zeros(array.shape, array.dtype) for name, array in self.like.items()}
+        small = {name: np.zeros(array.shape, array.dtype) for name, array in wide(self.like).items()}
         self.delta.add(small, weight)
         submodel.scatter(total, small, self.kept)
 

@@ -66,7 +66,10 @@ def weight_of(evidence: Evidence, strategy: Strategy) -> float:
     with _reckoning(strategy, "weight"):
         weight = float(strategy.weight(evidence))
     if not 0 <= weight <= MAX_WEIGHT:
-        raise PayloadError(f"has the impossible weight {weight}")
+        raise PayloadError(
+            f"has the impossible weight {weight:g} by {type(strategy).__name__}.weight, from what it claims "
+            f"and the strategy's fields: 0 to {MAX_WEIGHT:g} are possible"
+        )
     return weight
 
 
@@ -79,7 +82,10 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     with _reckoning(strategy, "scales"):
         scales = tuple(map(float, strategy.scales(evidence))) if is_scaled(strategy) else (1.0,)
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
-        raise PayloadError(f"has the impossible scales {scales}")
+        raise PayloadError(
+            f"has the impossible scales {scales} by {type(strategy).__name__}.scales, from what it claims "
+            f"and the strategy's fields: up to {MAX_WEIGHT:g} are possible"
+        )
     return scales
 
 

@@ -13,12 +13,15 @@ from parslfl.learning import Team
 
 @torch.no_grad()
 def pool(weights: list[nn.Parameter], loss: torch.Tensor, share: float, team: Team) -> torch.Tensor:
-    """Give every weight the gradient over the team's whole batch, of which `share` was here; its loss."""
+    """Give every weight the gradient over the team's whole batch, of which `share` was here; its loss. A
+    weight that has a gradient nowhere gets none."""
     gradients = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-    flat = torch.cat([one.reshape(-1) for one in (*gradients, loss)]).mul_(share)
+    there = torch.tensor([float(w.grad is not None) for w in weights], device=loss.device)
+    pieces = [one.reshape(-1) for one in (*gradients, there, loss)]
+    flat = torch.cat(pieces).mul_(share)  # of float32 at least, as `there` is
     total = flat.cpu().numpy()
     team.add_up(total)
-    *parts, loss = torch.from_numpy(total).to(flat.device).split([one.numel() for one in (*weights, loss)])
-    for weight, part in zip(weights, parts, strict=True):
-        weight.grad = part.view_as(weight)
+    *parts, there, loss = torch.from_numpy(total).to(flat.device).split([one.numel() for one in pieces])
+    for weight, part, found in zip(weights, parts, there.tolist(), strict=True):
+        weight.grad = part.view_as(weight).to(weight.dtype) if found else None
     return loss

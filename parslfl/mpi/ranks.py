@@ -173,16 +173,13 @@ def _told(outcome: Outcome, came: Received, start: Ref, raw: bool) -> Outcome:
 
 
 def _reduce(comm: Any, array: Array) -> None:
-    """Add the ranks' arrays up into that of rank 0. MPI has no type for half precision."""
+    """Add the ranks' arrays up into that of rank 0."""
     from mpi4py import MPI
 
-    sums = array.astype(np.float32) if array.dtype.itemsize < 4 else array
     if comm.rank == 0:
-        comm.Reduce(MPI.IN_PLACE, sums)
-        if sums is not array:
-            array[...] = sums
+        comm.Reduce(MPI.IN_PLACE, array)
     else:
-        comm.Reduce(sums, None)
+        comm.Reduce(array, None)
 
 
 def _joined(notes: Sequence[Merged]) -> Merged:

@@ -157,6 +157,8 @@ def line(row: Row, rounds: int) -> str:
         parts.append(f"and {len(row.incidents) - 1} more")
     if row.evaluation_error:
         parts.append(f"not evaluated: {row.evaluation_error}")
+    if row.caution:
+        parts.append(f"the strategy {row.caution}")
     return "  ".join(parts)
 
 

@@ -69,6 +69,7 @@ class Row:
     incidents: tuple[Incident, ...] = ()
     partials: tuple[SitePartial, ...] = ()
     choices: tuple[Choice, ...] = ()
+    caution: str = ""
 
     @classmethod
     def of(cls, report: RoundReport) -> Row:
@@ -92,6 +93,7 @@ class Row:
             incidents=report.incidents,
             partials=report.partials,
             choices=report.choices,
+            caution=report.caution,
         )
 
 

@@ -178,6 +178,8 @@ def show(rows: Sequence[Row], console: Console, last: int | None = None) -> None
             console.print(
                 Text(f"round {row.round + 1} was not evaluated: {row.evaluation_error}", style="red")
             )
+    for text, numbers in _cautions(rows).items():
+        console.print(Text(f"the strategy {text} (in {_rounds(numbers)})", style="yellow"))
     for text, clients in _noted(rows).items():
         console.print(Text(f"{_named(clients)}: {text}", style="yellow"))
     if any(row.sites for row in rows):
@@ -196,6 +198,21 @@ def _details(rows: Sequence[Row]) -> Iterator[Table]:
         yield incidents_table(rows)
     for row in [row for row in rows if row.choices][-1:]:
         yield choices_table(row.round, row.choices)
+
+
+def _cautions(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """What the strategy did not hold, and in which rounds."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        if row.caution:
+            found.setdefault(row.caution, []).append(row.round)
+    return found
+
+
+def _rounds(numbers: Sequence[int]) -> str:
+    named = ", ".join(str(number + 1) for number in numbers[:_NAMED])
+    more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
+    return f"round{'s' * (len(numbers) > 1)} {named}{more}"
 
 
 def _noted(rows: Sequence[Row]) -> dict[str, list[tuple[Client, int]]]:

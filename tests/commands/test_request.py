@@ -198,6 +198,8 @@ def test_too_few_updates_for_a_strategy_are_said_before_the_run(
     ]
     assert [few in remark for remark in said[0]] == [True]
     assert said[1] == []
+    fastest = words("--site", site, "--per-round", str(enough), "--fastest", "3", "--strategy", strategy)
+    assert few in asked(fastest, {}).remarks()[1]
 
 
 def test_settings_go_where_they_belong() -> None:

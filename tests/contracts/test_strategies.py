@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parslfl.learning import Cohort, Evidence, LocalWork, Scores, Trained, Visit
-from parslfl.params import Params
+from parslfl.params import Params, trained
 from parslfl.protocols import ClientSide, NeedsAll, Scaled, Strategy, keeps, shares
 from parslfl.stack import Stack
 from parslfl.strategies.names import STRATEGIES
@@ -20,7 +20,18 @@ def strategy(request: pytest.FixtureRequest) -> Strategy:
 
 
 def model() -> Params:
-    return {"w": np.array([1.0, -2.0, 0.5], np.float32), "n": np.array([3])}
+    """Several arrays, one of half precision, one without dimensions, one that is not averaged."""
+    return {
+        "w": np.array([1.0, -2.0, 0.5], np.float32),
+        "h": np.array([[1.0, 2.0]], np.float16),
+        "s": np.array(0.5, np.float32),
+        "n": np.array([3]),
+    }
+
+
+def filled(value: float) -> Params:
+    """The trained ones among these arrays, filled."""
+    return {name: np.full(array.shape, value, array.dtype) for name, array in trained(model()).items()}
 
 
 def evidence(strategy: Strategy, samples: int = 10, steps: int = 2, norm: float = 1.0) -> Evidence:
@@ -36,7 +47,7 @@ def cohort(strategy: Strategy, mean: Params, norm: float = 1.0) -> Cohort:
 
 
 def step(strategy: Strategy, params: Params, value: float) -> tuple[Params, Params]:
-    mean = {"w": np.full(3, value, np.float32)}
+    mean = filled(value)
     state = strategy.start(params)
     return strategy.step(state, params, mean, cohort(strategy, mean, norm=abs(value)))
 
@@ -53,7 +64,8 @@ def test_names_dtypes_and_inputs_stay(strategy: Strategy) -> None:
         (k, v.dtype, v.shape) for k, v in params.items()
     ]
     assert params["w"].tolist() == model()["w"].tolist()
-    assert new["w"].tolist() != model()["w"].tolist()
+    for name in trained(params):
+        assert new[name].tolist() != params[name].tolist()
     assert new["n"].tolist() == [3]
 
 
@@ -69,7 +81,7 @@ def test_the_state_keeps_its_layout_and_holds_numbers_only(strategy: Strategy) -
 
 def test_a_read_only_state_and_model_will_do(strategy: Strategy) -> None:
     """Both are mapped files."""
-    params, mean = model(), {"w": np.ones(3, np.float32)}
+    params, mean = model(), filled(1)
     state = strategy.start(params)
     for array in (*params.values(), *state.values()):
         array.flags.writeable = False
@@ -97,10 +109,10 @@ def test_local_work_keeps_what_the_user_chose(strategy: Strategy) -> None:
 
 def test_all_updates_zero_combine_to_zero(strategy: Strategy) -> None:
     if isinstance(strategy, NeedsAll):
-        zero, out = {"w": np.zeros(3, np.float32)}, {"w": np.ones(3, np.float32)}
+        zero, out = filled(0), {name: array.astype(np.float32) for name, array in filled(1).items()}
         alike = cohort(strategy, zero, norm=0.0)
         strategy.combine(Stack((zero, zero)), alike, out)
-        assert out["w"].tolist() == [0, 0, 0]
+        assert not any(array.any() for array in out.values())
 
 
 def test_what_a_client_keeps_has_the_layout_it_began_with(strategy: Strategy) -> None:
@@ -113,7 +125,7 @@ def test_what_a_client_keeps_has_the_layout_it_began_with(strategy: Strategy) ->
     shared = strategy.start(params) if shares(strategy) else {}
     guide = strategy.guide(shared, fresh)
     assert set(guide.correction) <= set(params)
-    delta = {"w": np.ones(3, np.float32)}
+    delta = filled(1)
     visit = Visit(
         start=params,
         shared=shared,

@@ -325,7 +325,7 @@ def test_below_quorum_there_is_no_model_and_every_cause_is_named(tmp_path: Path)
 
 
 def test_updates_without_samples_make_no_model(tmp_path: Path) -> None:
-    with pytest.raises(QuorumError, match="no weight"):
+    with pytest.raises(QuorumError, match="any weight"):
         run(tmp_path, [update(CLIENTS[0], 1, 1, 1, samples=0)])
 
 
@@ -431,6 +431,31 @@ def test_a_claim_that_cannot_be_reckoned_with_costs_its_client_only(
 def test_what_nobody_asked_for_counts_for_nothing(tmp_path: Path) -> None:
     note = merge(folding(), 0, None, replace(update(CLIENTS[0], 1, 1, 1), start_loss=np.inf, variance=np.nan))
     assert (note.evidence[0].start_loss, note.evidence[0].variance) == (None, None)
+
+
+def test_sums_of_half_precision_hold_any_number_of_examples() -> None:
+    """The weights alone are more than float16 can hold."""
+    model: Params = {"h": np.zeros(2, np.float16), "w": np.zeros((), np.float32)}
+    job = replace(folding(), desk=Desk(like=model))
+    arrays = {"h": np.array([1, -0.5], np.float16), "w": np.array(3, np.float32)}
+    for lane in range(2):
+        note = merge(job, lane, None, *(update(c, samples=70_000, **arrays) for c in CLIENTS[lane::2]))
+        assert not note.failures
+    mean = job.desk.mean(2, 0, 70_000.0 * len(CLIENTS))
+    assert (mean["h"].dtype, mean["h"].tolist(), mean["w"].tolist()) == (np.float16, [1, -0.5], 3)
+
+
+@pytest.mark.parametrize(("came", "said"), [(5, False), (4, True)])
+def test_a_strategy_says_what_it_does_not_hold_with_fewer_updates_than_planned(
+    tmp_path: Path, came: int, said: bool
+) -> None:
+    clients = [Client(i, "here") for i in range(5)]
+    job = folding(clients, strategy=TrimmedMean(cut=0.2))
+    lost: list[Outcome] = [Failure(client, 4, "lost", "gone") for client in clients[came:]]
+    note = merge(job, 0, None, *(update(client, 1, 2, 3) for client in clients[:came]), *lost)
+    planned = replace(plan(), cohort=tuple(Assignment(c, LocalWork(), Raw()) for c in clients), close_at=5)
+    done = finish(job, planned, tmp_path / "model", tmp_path / "state", None, note)
+    assert done.caution.startswith("cuts nothing off 4 updates") == said
 
 
 def test_an_impossible_number_of_steps_is_refused() -> None:

@@ -57,18 +57,19 @@ def test_the_gradient_is_the_mean_over_the_whole_batch() -> None:
     """Two examples here with mean gradient 3 and loss 1, one there with 9 and 4: (2 * 3 + 9) / 3 = 5."""
     meeting = Meeting(2)
 
-    def share(rank: int, gradient: float | None, loss: float, part: float) -> tuple[list[float], float]:
+    def share(rank: int, gradient: float | None, loss: float, part: float) -> tuple[object, float]:
         weight = torch.nn.Parameter(torch.zeros(2))
         weight.grad = None if gradient is None else torch.full((2,), gradient)
         whole = pool([weight], torch.tensor(loss), part, Member(rank, meeting))
-        assert weight.grad is not None
-        return weight.grad.tolist(), whole.item()
+        return weight.grad if weight.grad is None else weight.grad.tolist(), whole.item()
 
     with ThreadPoolExecutor(2) as threads:
         both = threads.map(share, (0, 1), (3.0, 9.0), (1.0, 4.0), (2 / 3, 1 / 3))
         assert list(both) == [([5.0, 5.0], 2.0)] * 2
         alone = threads.map(share, (0, 1), (3.0, None), (1.0, 0.0), (1.0, 0.0))
         assert list(alone) == [([3.0, 3.0], 1.0)] * 2
+        nowhere = threads.map(share, (0, 1), (None, None), (1.0, 3.0), (0.5, 0.5))
+        assert list(nowhere) == [(None, 2.0)] * 2  # as in one process: nothing moves it, no decay either
 
 
 @pytest.mark.parametrize("size", [2, 3])

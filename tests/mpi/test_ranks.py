@@ -191,10 +191,11 @@ def test_the_cause_is_a_rank_s_own_word_or_the_launcher_s_last() -> None:
     assert cause("\n".join(["x" * 3000, "exit code 9"])).endswith("xxx; exit code 9")
 
 
-def test_half_precision_survives_the_reduction(make: Make) -> None:
+def test_half_precision_is_summed_in_single(make: Make) -> None:
+    """MPI has no type for it, and it ends at 65,504."""
     task = make(ranks=2)
     arrays, _ = wire.unpack(task.transport.get(run_site(task).refs[0]))
-    assert arrays["h"].dtype == np.float16
+    assert arrays["h"].dtype == np.float32
 
 
 def test_ranks_that_train_a_client_together_do_as_one_process_does(make: Make) -> None:

@@ -51,6 +51,12 @@ def test_notes_are_told_once_with_the_clients_they_are_of() -> None:
     assert "and 2 more:" in text
 
 
+def test_what_a_strategy_did_not_hold_is_told_once_with_the_rounds() -> None:
+    said = "cuts nothing off 4 updates: their plain mean"
+    text = " ".join(shown([row(0), *(replace(row(number), caution=said) for number in (1, 4))]).split())
+    assert f"the strategy {said} (in rounds 2, 5)" in text
+
+
 def test_clients_own_models_are_told_of_the_last_round_that_has_them() -> None:
     found = [Personal(1.0, 0.5, 10), Personal(0.75, 0.25, 10)]
     text = " ".join(

@@ -20,6 +20,7 @@ from parslfl.experiment import Experiment
 from parslfl.folding import checkpoints
 from parslfl.keep import ClientStore
 from parslfl.orchestrator import rounds
+from parslfl.params import trained
 from parslfl.reports import RoundReport
 from parslfl.rundir import journal
 from parslfl.seeding import derive
@@ -37,7 +38,7 @@ def scaffold(
 ) -> tuple[Path, list[RoundReport]]:
     """Three rounds of SCAFFOLD in one go."""
     path = tmp_path_factory.mktemp("scaffold") / "run"
-    return path, list(rounds(federation, asked("scaffold:by=clients"), path))
+    return path, list(rounds(federation, asked("scaffold"), path))
 
 
 def asked(strategy: str, **changes: object) -> Experiment:
@@ -52,15 +53,22 @@ def models(reports: list[RoundReport]) -> list[str]:
 def test_scaffolds_server_knows_the_mean_of_what_is_at_the_site(
     scaffold: tuple[Path, list[RoundReport]],
 ) -> None:
-    """c = 1/N sum_k c_k, from files of two sorts: the strategy's checkpoint and the clients' store."""
+    """c = sum_k n_k c_k / n, from files of two sorts: the strategy's checkpoint and the clients' store. n is
+    8 times the mean n_k of all updates."""
     path, reports = scaffold
     state = checkpoints.read(path / "models" / "round-0003.state", "")
     accepted = {u.client: r.round for r in reports for u in r.updates}
-    store = ClientStore(str(path / "clients"))
-    kept = [store.load(client, "scaffold", round) for client, round in accepted.items()]
+    sizes = {u.client: u.examples for r in reports for u in r.updates}
+    store, every = (
+        ClientStore(str(path / "clients")),
+        8 * np.mean([u.examples for r in reports for u in r.updates]),
+    )
+    kept = {client: store.load(client, "scaffold", round) for client, round in accepted.items()}
     assert len(kept) >= 6
-    for name, control in state.items():
-        total = np.sum([k[name] for k in kept if k is not None], axis=0) / 8  # of 8 clients
+    for name, control in trained(state).items():
+        total = (
+            np.sum([sizes[client] * k[name] for client, k in kept.items() if k is not None], axis=0) / every
+        )
         np.testing.assert_allclose(control, total, rtol=1e-3, atol=1e-5)
         assert np.abs(control).max() > 1e-3
 
@@ -77,15 +85,31 @@ def test_scaffold_resumed_from_before_a_round_whose_states_are_kept_already(
 ) -> None:
     """A driver that dies after its clients kept the round's states, and before its journal has it."""
     path, reports = scaffold
-    copy = tmp_path / "run"
+    copy = without_its_last_round(path, tmp_path / "run")
+    assert ClientStore(str(copy / "clients")).load(reports[2].updates[0].client, "scaffold", 2) is not None
+    again = list(rounds(federation, asked("scaffold"), copy, resume=True))
+    assert models(again)[-1] == models(reports)[-1]
+    assert journal.reports(copy)[-1].accuracy == reports[-1].accuracy
+
+
+def without_its_last_round(path: Path, copy: Path) -> Path:
+    """A copy of a run whose driver died before its journal had the last round."""
     subprocess.run(["cp", "-a", path, copy], check=True)  # noqa: S607
     lines = (copy / "journal.jsonl").read_text().splitlines(keepends=True)
     last = max(i for i, line in enumerate(lines) if json.loads(line)["event"] == "finished")
     (copy / "journal.jsonl").write_text("".join(lines[:last]))
-    assert ClientStore(str(copy / "clients")).load(reports[2].updates[0].client, "scaffold", 2) is not None
-    again = list(rounds(federation, asked("scaffold:by=clients"), copy, resume=True))
-    assert models(again)[-1] == models(reports)[-1]
-    assert journal.reports(copy)[-1].accuracy == reports[-1].accuracy
+    return copy
+
+
+@pytest.mark.parametrize("strategy", ["fedadam", "ditto"])
+def test_state_at_the_server_or_the_clients_survives_a_resume(
+    federation: Federation, tmp_path: Path, strategy: str
+) -> None:
+    whole = list(rounds(federation, asked(strategy), tmp_path / "whole"))
+    copy = without_its_last_round(tmp_path / "whole", tmp_path / "run")
+    (again,) = rounds(federation, asked(strategy), copy, resume=True)
+    assert again.model == whole[-1].model
+    assert [u.personal for u in again.updates] == [u.personal for u in whole[-1].updates]
 
 
 def test_scaffold_killed_and_resumed_is_bit_for_bit_the_same(
@@ -97,7 +121,7 @@ def test_scaffold_killed_and_resumed_is_bit_for_bit_the_same(
         assert process.stdout.readline().strip() == scaffold[1][0].model
         os.kill(process.pid, signal.SIGKILL)  # while the second round trains, or is journalled
     assert wait_until(lambda: not guarded_by(process.pid), 20)
-    list(rounds(federation, asked("scaffold:by=clients"), tmp_path / "run", resume=True))
+    list(rounds(federation, asked("scaffold"), tmp_path / "run", resume=True))
     found = journal.reports(tmp_path / "run")
     assert models(found) == models(scaffold[1])
     assert not [note for report in found for update in report.updates for note in update.notes]
@@ -113,7 +137,7 @@ from parslfl_executors.local import Local
 
 sites = (Site(name="here", clients=8, executor=Local(workers=2)),)
 asked = Experiment(
-    dataset="digits", model="softmax", strategy="scaffold:by=clients", partition="classes:k=2",
+    dataset="digits", model="softmax", strategy="scaffold", partition="classes:k=2",
     rounds=3, epochs=2, per_round=6,
 )
 for report in rounds(Federation(name="test", sites=sites), asked, sys.argv[1]):

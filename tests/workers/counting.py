@@ -19,10 +19,9 @@ from parslfl.params import Params
 
 @dataclass(frozen=True)
 class Counting:
-    """Adds (n, 1, 0.1) to three weights on n examples, and prints where it may not.
+    """Adds (n, 1, 0.1) to three weights on n examples after `seconds`, and prints where it may not.
 
-    A process in whose environment COUNTING is "die" kills itself once, if the file `mark` is not there yet;
-    with "sleep" each waits for `seconds`.
+    The process that trains with the seed `victim` kills itself, once: if the file `mark` is not there yet.
     """
 
     mark: str = ""
