@@ -44,6 +44,8 @@ LENGTH = struct.Struct("<Q")
 ANSWER = b"parslfl answers: "
 #: Seconds that a launcher gets to pass a rank's last words on: it drops them once the job is aborted.
 _HEARD = 0.5
+#: Seconds that MPI gets to end all ranks.
+_ABORTED = 5.0
 #: How a line on stderr begins that says why a rank gave up.
 SAYS = "parslfl rank"
 
@@ -201,7 +203,7 @@ def main() -> None:
 
         comm = MPI.COMM_WORLD
         try:
-            payload = comm.bcast(_payload() if comm.rank == 0 else None)
+            payload = comm.bcast(_payload(comm) if comm.rank == 0 else None)
             task: RanksTask = cloudpickle.loads(payload)
             _take_device(comm, task.accelerators)
             partial = work(comm, task)
@@ -222,14 +224,15 @@ def _own_stdout() -> Iterator[IO[bytes]]:
         yield answer
 
 
-def _payload() -> bytes:
+def _payload(comm: Any) -> bytes:
     """The task that was sent to stdin. Its sender keeps stdin open: once it is gone, so is this job."""
     (length,) = LENGTH.unpack(sys.stdin.buffer.read(LENGTH.size))
     payload = sys.stdin.buffer.read(length)
 
     def watch() -> None:
         os.read(0, 1)
-        os._exit(1)
+        threading.Timer(_ABORTED, os._exit, [1]).start()
+        comm.Abort(1)  # a launcher may overlook a rank that only ends: the others would wait for it for ever
 
     threading.Thread(target=watch, daemon=True).start()
     return payload
