@@ -28,9 +28,9 @@ Places = npt.NDArray[np.int64]
 FIRST = 1 << 30
 #: The squares of so many codes have an exact sum in float32, whatever the order.
 EXACT = 1 << 10
+#: Numbers that say how far `add_gaps` has come with an update.
+STATE = 5
 _MORE = 255
-#: Bytes of gaps of one of many updates that are read before the additions at their places begin.
-_AT_ONCE = 1 << 10
 #: float32 numbers in a line of the cache.
 _LINE = 16
 _one = threading.Lock()
@@ -153,36 +153,32 @@ def adder_of_gaps(read: Callable[..., tuple[int, np.int64]]) -> Callable[..., No
         at: Places,
         room: Places,
     ) -> None:
-        """`sums[places - start] += values * weight` at those places that lie in `sums`, where the places are
-        those of the gaps, read from `at` on: byte, number of the place, first place that is possible. It is
-        set to where the next piece begins. `room`: memory for some places.
+        """`sums[places - start] += values * weight` at those places that lie in `sums`.
 
-        Should the bytes change meanwhile, nothing is written outside `sums`.
+        A piece of the sum after the other: `room` has some places read from the gaps, those of values number
+        `at[0]` and on; `at` goes on with how many these are, how many of them are added, the byte that comes
+        next and the first place that is possible there. All 0 to begin with.
+
+        Should the bytes change meanwhile, or a piece be left out, nothing is written outside `sums`.
         """
-        byte, number, free = at[0], at[1], at[2] - start
-        while byte < highs.size and number < values.size:
+        number, count, added, byte, free = at[0], at[1], at[2], at[3], at[4]
+        beyond = start + sums.size
+        while True:
             # first places, then additions: else each badly guessed branch would wait for memory
+            while added < count and room[added] < start:  # in a piece that was left out
+                added += 1
+            inside = added + np.searchsorted(room[added:count], beyond)
+            places, terms = room[added:inside], values[number + added : number + inside]
+            for one in range(places.size):
+                sums[np.uint64(places[one] - start)] += terms[one] * weight
+            added = inside
+            if added < count or byte >= highs.size or number + count >= values.size:
+                break
+            number, added = number + count, 0
             part = highs[byte : byte + min(room.size, values.size - number)]
-            count, after = read(part, low, shift, number, values.size, free, room)
-            if count and room[0] < 0:  # the bytes have changed since the last piece
-                return
-            inside = count
-            while inside and room[inside - 1] >= sums.size:
-                inside -= 1
-            added = values[number : number + inside]
-            for one in range(inside):
-                sums[np.uint64(room[one])] += added[one] * weight
-            number += inside
-            if inside == count:
-                byte, free = byte + part.size, after
-                continue
-            ended, free = 0, room[inside - 1] + 1 if inside else free
-            for high in part:
-                if ended == inside:
-                    break
-                ended, byte = ended + int(high != _MORE), byte + 1
-            break
-        at[0], at[1], at[2] = byte, number, free + start
+            count, free = read(part, low, shift, number, values.size, free, room)
+            byte += part.size
+        at[0], at[1], at[2], at[3], at[4] = number, count, added, byte, free
 
     return add_gaps
 
@@ -199,14 +195,15 @@ def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32
         values: tuple[Floats, ...],
         weights: Floats,
         at: Places,
+        rooms: Places,
         piece: int,
         afresh: bool,
     ) -> np.float32:
         """As `add_gaps` of each update in turn, in one call: each call holds up Python's other threads. There
-        are as many as `ends` of the high parts in `gaps`; `at` has a row for each. Every `piece` numbers of
-        the sum are first read in order, or with `afresh` set to 0: places far apart take longer.
+        are as many as `ends` of the high parts in `gaps`; `at` and `rooms` have a row for each. Every `piece`
+        numbers of the sum are first read in order, or with `afresh` set to 0: places far apart take longer.
         """
-        room, seen = np.empty(_AT_ONCE, np.int64), np.float32(0)
+        seen = np.float32(0)
         for begin in range(0, sums.size, piece):
             part = sums[begin : begin + piece]
             if afresh:
@@ -217,7 +214,15 @@ def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32
             for one in range(ends.size):
                 highs, low = gaps[one][: ends[one]], gaps[one][ends[one] :]
                 add_gaps(
-                    part, start + begin, highs, low, shifts[one], values[one], weights[one], at[one], room
+                    part,
+                    start + begin,
+                    highs,
+                    low,
+                    shifts[one],
+                    values[one],
+                    weights[one],
+                    at[one],
+                    rooms[one],
                 )
         return seen  # or reading in order would be left out
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from parslfl.codecs import compiled as module
 from parslfl.codecs import indices, pieces, sparse
 from parslfl.codecs.chain import Chain
-from parslfl.codecs.compiled import Bytes, Compiled, Floats, compiled
+from parslfl.codecs.compiled import STATE, Bytes, Compiled, Floats, compiled
 from parslfl.codecs.pieces import opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.randomk import RandomK
@@ -89,7 +89,7 @@ def loops() -> Compiled:
 def added(data: Bytes, note: dict[str, Any], size: int, pieces: int) -> Floats:
     """A sum of `size` numbers in so many pieces, after an update of 1, 2, 3... at the places of the gaps."""
     gaps = indices.checked(data, note, size, loops())
-    total, at, start = np.zeros(size, np.float32), np.zeros(3, np.int64), 0
+    total, at, start = np.zeros(size, np.float32), np.zeros(STATE, np.int64), 0
     values, space = np.arange(1, gaps.kept + 1, dtype=np.float32), np.empty(1024, np.int64)
     for piece in np.array_split(total, pieces):
         loops().add_gaps(piece, start, gaps.highs, gaps.low, gaps.shift, values, np.float32(2), at, space)
@@ -135,18 +135,36 @@ def test_bytes_that_change_after_they_were_checked_reach_nothing_outside_the_sum
     space = np.empty(1024, np.int64)
     for changed in (254, 255, 0, 9):
         data[:] = changed
-        at = np.zeros(3, np.int64)
+        at = np.zeros(STATE, np.int64)
         for start in (0, 10_000, 20_000):
             piece = room[30_000 + start :][:10_000]
             loops().add_gaps(piece, start, gaps.highs, gaps.low, 0, values, one, at, space)
     assert room.sum() == 30_000 // 255 + 0 + 3000 + 3000
     at[:] = 0
-    for start, changed in ((0, 9), (10_000, 9), (20_000, 0)):  # one gap is left open between two pieces
+    for start, changed in ((0, 9), (10_000, 9), (20_000, 0)):  # read in the middle of a piece
         data[:] = changed
         piece = room[30_000 + start :][:10_003]
         loops().add_gaps(piece, start, gaps.highs, gaps.low, 0, values, one, at, space)
     assert not room[:30_000].any()
     assert not room[60_003:].any()
+
+
+def test_a_piece_that_is_left_out_costs_nothing_but_its_own_places() -> None:
+    data, note = indices.write(np.arange(0, 30_000, 10), 30_000)
+    gaps = indices.checked(data, note, 30_000, loops())
+    room, values, at = np.zeros(50_000, np.float32), np.ones(3000, np.float32), np.zeros(STATE, np.int64)
+    loops().add_gaps(
+        room[20_000:30_000],
+        20_000,
+        gaps.highs,
+        gaps.low,
+        gaps.shift,
+        values,
+        np.float32(1),
+        at,
+        np.empty(1024, np.int64),
+    )
+    assert np.flatnonzero(room).tolist() == list(range(20_000, 30_000, 10))
 
 
 @pytest.mark.parametrize("data", [[], [3, 4], [3, 4, 5, 6], [3, 4, 255]])
