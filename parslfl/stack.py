@@ -9,7 +9,7 @@ Does not know: whose updates they are, or what is made of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -26,32 +26,42 @@ _BLOCK = 1 << 15
 
 @dataclass(frozen=True)
 class Stack:
-    """`deltas`: updates of equal names, shapes and dtypes; at least one."""
+    """`deltas`: updates of equal names, shapes and dtypes; at least one. `shares`: float64 (rows, updates),
+    where each row is a weighted sum of updates; without them, each is an update."""
 
     deltas: tuple[Params, ...]
+    shares: Matrix | None = None
 
     def __len__(self) -> int:
-        return len(self.deltas)
+        return len(self.deltas) if self.shares is None else len(self.shares)
 
     def only(self, chosen: Sequence[int]) -> Stack:
         """Those at `chosen`, in that order."""
+        if self.shares is not None:
+            return replace(self, shares=self.shares[list(chosen)])
         return Stack(tuple(self.deltas[i] for i in chosen))
 
+    def mixed(self, shares: Matrix) -> Stack:
+        """Rows that are sums of these, with `shares` (new rows, rows) as weights."""
+        return replace(self, shares=shares if self.shares is None else shares @ self.shares)
+
     def reduce(self, by: Callable[[Rows], Rows], out: Params) -> None:
-        """`out = by(rows)` for every block; `rows` (updates, elements) is a copy that `by` may change."""
+        """`out = by(rows)` for every block; `rows` (rows, elements) is a copy that `by` may change."""
         for rows, into in self._walk(out):
             into[:] = by(rows)
 
     def weighted(self, weights: Sequence[float], out: Params) -> None:
-        """`out = sum_i weights[i] * delta_i`."""
+        """`out = sum_i weights[i] * row_i`."""
         for array in out.values():
             array.fill(0)
+        if self.shares is not None:
+            weights = (np.array(weights) @ self.shares).tolist()
         for weight, delta in zip(weights, self.deltas, strict=True):
             if weight:
                 fold(out, delta, weight)
 
     def squared_distances(self) -> Matrix:
-        """||delta_i - delta_j||^2 for all pairs, float64 (n, n), in one pass.
+        """||row_i - row_j||^2 for all pairs, float64 (n, n), in one pass.
 
         By the rows' inner products, less the shortest row of each block: that takes no distance away, makes
         no row more than twice as long, whatever others are there (a huge one would drown the rest in the
@@ -68,15 +78,15 @@ class Stack:
         return (found + found.T) / 2
 
     def _walk(self, out: Params) -> Iterator[tuple[Rows, Rows]]:
-        """(a block of every update, the same block of `out`)."""
+        """(a block of every row, the same block of `out`)."""
         for name, array in out.items():
-            memory = np.empty((len(self), min(_BLOCK, array.size)), array.dtype)
+            memory = np.empty((len(self.deltas), min(_BLOCK, array.size)), array.dtype)
             walks = [blocks(delta[name], _BLOCK) for delta in self.deltas]
             for into, *parts in zip(blocks(array, _BLOCK), *walks, strict=True):
                 rows = memory[:, : into.size]
                 for row, part in zip(rows, parts, strict=True):
                     row[:] = part
-                yield rows, into
+                yield (rows if self.shares is None else self.shares.astype(array.dtype) @ rows), into
 
 
 def in_order(rows: Rows) -> Rows:

@@ -10,6 +10,10 @@
     NormClip     mean of min(1, norm / ||d_i||) d_i Sun et al. 2019, "Can You Really Backdoor
                                                     Federated Learning?", section 4
 
+Where f clients may be hostile, all but the clips may first mix: each update becomes the mean of its n - f
+nearest, itself among them (Allouah et al. 2023, "Fixing by Mixing", NNM: nearest neighbour mixing). What
+sets honest updates apart from each other averages out, so that no liar can hide within it.
+
 All but NormClip with a fixed norm need every update of a round at once: these stay in the run's folder
 until the round ends (one model a client, mapped, so the driver's own memory stays that of FedAvg) and
 cannot be merged at their sites. Clients count alike, whatever number of samples they claim.
@@ -61,7 +65,38 @@ class _Alike:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Median(_Alike):
+class _Mixing(_Alike):
+    """What those share that may mix the updates first; `mix`: how many clients may be hostile, 0 mixes none.
+
+    Mixing takes n^2 products of updates, and as many additions.
+    """
+
+    mix: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_whole("mix", self.mix, 0)
+
+    def caution(self, updates: int) -> str:
+        least = 2 * self.mix + 1
+        if self.mix and updates < least:
+            return (
+                f"mixes against {self.mix} hostile clients: for that, {updates} updates are less than {least}"
+            )
+        return ""
+
+    def mixed(self, stack: Stack) -> Stack:
+        if not self.mix:
+            return stack
+        near = max(1, len(stack) - self.mix)
+        nearest = stack.squared_distances().argsort(axis=1, kind="stable")[:, :near]
+        shares = np.zeros((len(stack), len(stack)))
+        np.put_along_axis(shares, nearest, 1 / near, axis=1)
+        return stack.mixed(shares)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Median(_Mixing):
     """The middle value of every coordinate; of an even number, the mean of the middle two.
 
     Needs all updates of a round, kept until its end. Sorts every coordinate: five times as long as
@@ -69,11 +104,11 @@ class Median(_Alike):
     """
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
-        stack.reduce(lambda rows: _middle(rows, (len(rows) - 1) // 2), out)
+        self.mixed(stack).reduce(lambda rows: _middle(rows, (len(rows) - 1) // 2), out)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrimmedMean(_Alike):
+class TrimmedMean(_Mixing):
     """The mean of every coordinate without its lowest and highest `cut` share of the values.
 
     Needs all updates of a round, kept until its end; sorts as Median does. Holds against `cut`.
@@ -89,10 +124,10 @@ class TrimmedMean(_Alike):
     def caution(self, updates: int) -> str:
         if self.cut and not self._off(updates):
             return f"cuts nothing off {updates} updates: their plain mean, which one client can steer"
-        return ""
+        return super().caution(updates)
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
-        stack.reduce(lambda rows: _middle(rows, self._off(len(rows))), out)
+        self.mixed(stack).reduce(lambda rows: _middle(rows, self._off(len(rows))), out)
 
     def _off(self, updates: int) -> int:
         """How many are cut off each end: 0.29 of 100 are 29, though their product is a little less."""
@@ -100,7 +135,7 @@ class TrimmedMean(_Alike):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Krum(_Alike):
+class Krum(_Mixing):
     """The mean of the `keep` updates whose n - f - 2 nearest neighbours are nearest (1: Krum; else
     multi-Krum), with f = `hostile` clients of n; equal scores go by the cohort's order.
 
@@ -113,10 +148,8 @@ class Krum(_Alike):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, number, least in (("hostile", self.hostile, 0), ("keep", self.keep, 1)):
-            require_no_less(name, number, least)
-            if number != int(number):
-                raise ValueError(f"{name} must be a whole number, got {number}")
+        _require_whole("hostile", self.hostile, 0)
+        _require_whole("keep", self.keep, 1)
 
     def caution(self, updates: int) -> str:
         least = 2 * self.hostile + 3
@@ -124,9 +157,10 @@ class Krum(_Alike):
             return f"is proven to hold for {least} updates a round and more, not for {updates}"
         if self.keep > updates - self.hostile:
             return f"keeps more than the {updates - self.hostile} honest ones among {updates} updates"
-        return ""
+        return super().caution(updates)
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        stack = self.mixed(stack)
         chosen = self.choose(stack.squared_distances().tolist())
         stack.only(chosen).weighted([1 / len(chosen)] * len(chosen), out)
 
@@ -141,7 +175,7 @@ class Krum(_Alike):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeometricMedian(_Alike):
+class GeometricMedian(_Mixing):
     """The point with the least sum of distances to all updates.
 
     Needs all updates of a round, kept until its end, and n^2 products of updates: the iterations work on
@@ -150,6 +184,7 @@ class GeometricMedian(_Alike):
     """
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
+        stack = self.mixed(stack)
         stack.weighted(self.weights(stack.squared_distances()).tolist(), out)
 
     def weights(self, squared: Matrix) -> Row:
@@ -200,6 +235,12 @@ class MedianClip(_Alike):
         norms = [e.norm for e in cohort.evidence]
         most = self.factor * float(np.median(norms))
         stack.weighted([min(1.0, most / norm if norm else 1.0) / len(norms) for norm in norms], out)
+
+
+def _require_whole(name: str, number: int, least: int) -> None:
+    require_no_less(name, number, least)
+    if number != int(number):
+        raise ValueError(f"{name} must be a whole number, got {number}")
 
 
 def _shares(distances: Row) -> Row:

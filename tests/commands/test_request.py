@@ -175,7 +175,7 @@ def test_a_strategy_that_needs_all_updates_says_so_before_the_run(site: str) -> 
     costly, plain = (asked(words(*given, name), {}) for name in ("trimmed:cut=0.1", "fedavg"))
     said = training._title(costly, Path("runs/x")).splitlines()[2]
     assert said == (
-        "trimmed:lr=1.0,cut=0.1 needs all updates of a round at once: they fill the run directory until its "
+        "trimmed:cut=0.1 needs all updates of a round at once: they fill the run directory until its "
         "end (one model a client), and cannot be merged at their sites"
     )
     assert plain.remarks() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,8 +55,43 @@ def test_the_share_to_cut_is_a_number_of_updates_whatever_its_last_bits() -> Non
 
 
 @pytest.mark.parametrize(
+    "strategy",
+    [Median(mix=1), TrimmedMean(cut=0.25, mix=1), Krum(mix=1), Krum(keep=2, mix=1), GeometricMedian(mix=1)],
+    ids=repr,
+)
+def test_updates_are_mixed_with_their_nearest(aggregated: Aggregated, strategy: Strategy) -> None:
+    """With f = 1 of 4, each of 0, 1 and 5 becomes 2, their mean; 90 becomes (5 + 1 + 90) / 3 = 32."""
+    assert moved(aggregated(strategy, [[0, 0, 0], [90, 90, 90], [1, 1, 1], [5, 5, 5]])[1]) == pytest.approx(
+        [2, 2, 2], abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "strategy", [Median(), TrimmedMean(cut=0.2), GeometricMedian(), Krum(hostile=2, keep=6)], ids=repr
+)
+def test_mixing_leaves_liars_no_noise_to_hide_in(
+    strategy: Median | TrimmedMean | GeometricMedian | Krum,
+) -> None:
+    """Eight clients want one step and differ from it five times as much; two send theirs turned round."""
+    rng, wanted = np.random.default_rng(0), np.ones(5000, np.float32)
+    rows = wanted + 5 * rng.standard_normal((10, wanted.size), np.float32)
+    rows[[3, 8]] *= -5
+    stack, shares = Stack(tuple({"w": row} for row in rows)), []
+    for one in (strategy, replace(strategy, mix=2)):
+        out = {"w": np.empty_like(wanted)}
+        one.combine(stack, Cohort((), 10), out)
+        shares.append(float(out["w"].mean()))
+    assert shares[1] == pytest.approx(rows[[0, 1, 2, 4, 5, 6, 7, 9]].mean(), abs=0.03)
+    assert shares[0] < 0.85 or isinstance(strategy, Krum)
+
+
+@pytest.mark.parametrize(
     ("strategy", "updates", "words"),
     [
+        (Median(mix=2), 4, "mixes against 2 hostile clients: for that, 4 updates are less than 5"),
+        (GeometricMedian(mix=2), 5, ""),
+        (TrimmedMean(cut=0.2, mix=3), 6, "mixes against 3"),
+        (Krum(hostile=1, mix=4), 8, "mixes against 4"),
         (TrimmedMean(cut=0.2), 4, "cuts nothing off 4 updates"),
         (TrimmedMean(cut=0.2), 5, ""),
         (Krum(hostile=4), 10, "is proven to hold for 11 updates"),
@@ -65,7 +101,7 @@ def test_the_share_to_cut_is_a_number_of_updates_whatever_its_last_bits() -> Non
         (Krum(hostile=0, keep=9), 4, "keeps more than the 4 honest ones"),
     ],
 )
-def test_what_too_few_updates_mean(strategy: TrimmedMean | Krum, updates: int, words: str) -> None:
+def test_what_too_few_updates_mean(strategy: Median | TrimmedMean | Krum, updates: int, words: str) -> None:
     assert strategy.caution(updates).startswith(words)
     assert bool(strategy.caution(updates)) == bool(words)
 
@@ -185,6 +221,7 @@ def test_one_update_is_taken_whole(aggregated: Aggregated, strategy: Strategy) -
     [
         ("trimmed:cut=0.5", "cut must be at least 0 and below 0.5, got 0.5"),
         ("krum:keep=0", "keep must be at least 1, got 0"),
+        ("median:mix=-1", "mix must be at least 0, got -1"),
         ("clip:norm=0", "norm must be positive, got 0.0"),
         ("medianclip:factor=-1", "factor must be positive, got -1.0"),
     ],
