@@ -64,6 +64,7 @@ class Taken:
 
 def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     """Write the step from `old` to `new`, with what was left out of the steps before it (`residual`).
+    `new` is emptied: the memory that only it holds is needed.
 
     Raises:
         RunError: the codec cannot write it.
@@ -79,6 +80,7 @@ def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     note = {**note, _CARRIED: changed} if changed else note
     out.path.parent.mkdir(exist_ok=True)
     difference = write(out.path, arrays, note=note)
+    new.clear()
     model = _copied(old)
     advance(model, arrays, note, out.codec)
     if not getattr(out.codec, "biased", False):

@@ -46,9 +46,6 @@ from parslfl.mpi import job as mpi_job
 DRIVER = "driver"
 #: Updates folded by one merge app: fewer apps than clients, yet folding starts early.
 _GROUP = 4
-#: Chains of merges. Two cores fold twice as fast; more would only hold more memory. A constant,
-#: because the order of summation, and so the result's bits, depends on it.
-_LANES = 2
 
 
 @dataclass(frozen=True)
@@ -113,7 +110,7 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     chains: dict[int, Any] = {}
     apart = {task.site for task in job.merge_tasks}
     waiting = [closing.settled[a.client] for a in job.plan.cohort if a.client.site not in apart]
-    groups = _groups(waiting)
+    groups = _groups(waiting, job.folding.lanes)
     ends = {lane: number for number, (lane, _) in enumerate(groups)}
     for number, (lane, group) in enumerate(groups):
         fold = merging.merge if number == ends[lane] else merging.merge_on
@@ -163,15 +160,15 @@ def _tidy(job: Round, site: str, useless: Update | Partial) -> None:
         discard_partial(useless, transport)
 
 
-def _groups(waiting: Sequence[Settled]) -> list[tuple[int, Sequence[Settled]]]:
+def _groups(waiting: Sequence[Settled], lanes: int) -> list[tuple[int, Sequence[Settled]]]:
     """(lane, clients to fold in one app), in cohort order; all but the last groups are of `_GROUP`.
 
     The last are taken apart: a group waits for its slowest client, and at the end of a round
     nothing else is left to do meanwhile. Which lane a client is in stays the same.
     """
-    whole = [(i // _GROUP % _LANES, waiting[i : i + _GROUP]) for i in range(0, len(waiting), _GROUP)]
-    alone = [(lane, [one]) for lane, group in whole[-_LANES:] for one in group]
-    return [*whole[:-_LANES], *alone]
+    whole = [(i // _GROUP % lanes, waiting[i : i + _GROUP]) for i in range(0, len(waiting), _GROUP)]
+    alone = [(lane, [one]) for lane, group in whole[-lanes:] for one in group]
+    return [*whole[:-lanes], *alone]
 
 
 def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *args: object) -> AppFuture:

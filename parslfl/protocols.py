@@ -182,7 +182,7 @@ class Scaled(Protocol):
 
     def scales(self, evidence: Evidence) -> tuple[float, ...]:
         """One scale for each mean that `step` wants, always as many: `mean`, then `cohort.extra`.
-        Each further mean costs the driver two more sums."""
+        Several cost the driver as many sums, in one chain of merges instead of two."""
         ...
 
 
@@ -234,6 +234,11 @@ def is_scaled(strategy: Strategy) -> TypeGuard[Scaled]:
 
 def needs_all(strategy: Strategy) -> TypeGuard[NeedsAll]:
     return _fits(type(strategy), NeedsAll)
+
+
+def caution(strategy: Strategy, updates: int) -> str:
+    """What a strategy does not hold with so few updates a round: "" where it has nothing to say."""
+    return str(getattr(strategy, "caution", lambda _: "")(updates) or "")
 
 
 def shares(strategy: object) -> bool:
@@ -291,6 +296,7 @@ __all__ = [
     "Scaled",
     "Strategy",
     "Transport",
+    "caution",
     "is_scaled",
     "keeps",
     "needs_all",

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parslfl.errors import PayloadError
-from parslfl.params import Array, Params
+from parslfl.params import BLOCK, Array, Params
 
 Indices = npt.NDArray[np.int64]
 #: Array name -> for each of its dimensions the kept indices, ascending, or None for all.
@@ -49,7 +49,14 @@ def shapes(params: Mapping[str, Array], kept: Kept) -> Params:
 def scatter(total: Params, part: Mapping[str, Array], kept: Kept) -> None:
     """`total += part`, where `kept` says that `part` is from."""
     for name, array in part.items():
-        total[name][_at(kept, name, total)] += array
+        first, *rest = _at(kept, name, total)
+        if first is ...:
+            total[name] += array
+            continue
+        rows = max(1, BLOCK * len(array) // max(1, array.size))  # at once: what is added to is copied
+        for start in range(0, len(array), rows):
+            some = slice(start, start + rows)
+            total[name][first[some], *rest] += array[some]
 
 
 def count(counts: Params, kept: Kept, weight: float) -> None:
@@ -115,9 +122,11 @@ def _fitting(cuts: list[Indices], number: object, n: int, name: str) -> Indices 
 def _at(kept: Kept, name: str, params: Mapping[str, Array]) -> tuple[Any, ...]:
     """An index of the array `name` for what is kept of it."""
     dims = kept.get(name, ())
-    if all(at is None for at in dims):
+    while dims and dims[-1] is None:  # copied in one piece: a kernel of a convolution
+        dims = dims[:-1]
+    if not dims:
         return (...,)
-    shape = params[name].shape
+    shape = params[name].shape[: len(dims)]
     return np.ix_(*(np.arange(n) if at is None else at for at, n in zip(dims, shape, strict=True)))
 
 

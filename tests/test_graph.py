@@ -169,8 +169,9 @@ def test_arrivals_from_many_threads_settle_everyone_once(close_at: int) -> None:
 
 def test_the_last_groups_are_folded_one_by_one_in_the_same_lanes() -> None:
     futures: list[Future[Outcome]] = [Future() for _ in range(11)]
-    groups = _groups(futures)
+    groups = _groups(futures, 2)
     assert [(lane, len(group)) for lane, group in groups] == [(0, 4), *[(1, 1)] * 4, *[(0, 1)] * 3]
+    assert [len(group) for _, group in _groups(futures, 1)] == [4, 4, 1, 1, 1]
     assert [one for _, group in groups for one in group] == futures
 
 

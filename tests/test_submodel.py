@@ -47,6 +47,20 @@ def test_scatter_adds_and_counts_where_the_part_is_from() -> None:
     assert counts["b"].tolist() == [3.0, 5.0]
 
 
+@pytest.mark.parametrize("dims", [(0, 1), (0,), (1,), (2,), ()])
+def test_dimensions_that_stay_whole_come_along(dims: tuple[int, ...]) -> None:
+    """As the kernels of a convolution, whose last two dimensions nobody cuts."""
+    whole = {"w": np.arange(4 * 3 * 5 * 2, dtype=np.float32).reshape(4, 3, 5, 2)}
+    cut = [np.array([1, 2]) if dim in dims else None for dim in range(4)]
+    every = [np.arange(n) if at is None else at for at, n in zip(cut, whole["w"].shape, strict=True)]
+    part, total = submodel.take(whole, {"w": tuple(cut)}), {"w": np.zeros((4, 3, 5, 2), np.float32)}
+    assert np.array_equal(part["w"], whole["w"][np.ix_(*every)])
+    submodel.scatter(total, part, {"w": tuple(cut)})
+    wanted = np.zeros_like(total["w"])
+    wanted[np.ix_(*every)] = part["w"]
+    assert np.array_equal(total["w"], wanted)
+
+
 def test_put_changes_a_copy() -> None:
     whole = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
     made = submodel.put(whole, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)

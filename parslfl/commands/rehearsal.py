@@ -22,11 +22,10 @@ from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
 from parslfl.document import shown
 from parslfl.experiment import Experiment
-from parslfl.folding.weighing import scales_of
-from parslfl.learning import Evidence
+from parslfl.folding.weighing import likely_width
 from parslfl.messages import RoundPlan
 from parslfl.planning.history import History
-from parslfl.protocols import Strategy, shares
+from parslfl.protocols import shares
 from parslfl.report.text import duration, megabytes, plural
 from parslfl.reports import RoundReport
 from parslfl.rundir.runs import finished
@@ -139,7 +138,7 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
         return
     updates = _updates(federation, plan, params.trained(model))
     whole, strategy = wire.pack(model).size, experiment.strategy
-    sums = _sums(strategy, plan) * wire.pack(params.trained(model)).size
+    sums = likely_width(plan.cohort[0].work, strategy) * wire.pack(params.trained(model)).size
     beside = wire.pack(strategy.start(model)).size if shares(strategy) else 0
     away = experiment.downlink()
     later = wire.pack(*away.encode(params.trained(model))).size if away else whole
@@ -162,12 +161,6 @@ def _updates(federation: Federation, plan: RoundPlan, delta: params.Params) -> i
     different = {id(codec): codec for codec in codecs}  # "auto" chooses one for each client
     sizes = {key: wire.pack(*codec.encode(delta)).size for key, codec in different.items()}
     return sum(sizes[id(codec)] for codec in codecs)
-
-
-def _sums(strategy: Strategy, plan: RoundPlan) -> int:
-    """How many sums of the model's size a site that merges sends."""
-    some = Evidence(1, 1, plan.cohort[0].work, 1.0, 1.0, 1.0, start_loss=1.0, variance=1.0)
-    return len(scales_of(some, strategy))
 
 
 def _cohort(plan: RoundPlan) -> str:

@@ -26,7 +26,7 @@ from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, load_experiment
 from parslfl.fitting import check
-from parslfl.protocols import NeedsAll
+from parslfl.protocols import NeedsAll, caution
 from parslfl.rundir.journal import described
 from parslfl.rundir.runs import recorded_threads
 from parslfl.settings import build
@@ -64,7 +64,7 @@ class Request:
         strategy, resolved = self.experiment.strategy, self.experiment.resolved()
         costly = isinstance(strategy, NeedsAll)
         planned = self.experiment.fastest or self.experiment.per_round
-        doubt = getattr(strategy, "caution", lambda _: "")(planned)
+        doubt = caution(strategy, planned)
         found = [f"{resolved['strategy']} {said}" for said in (_ALL if costly else "", doubt) if said]
         return [*found, *(f"{resolved['codec']} {said}" for said in self._idle())]
 

@@ -35,9 +35,10 @@ class Waiting:
 class Desk:
     """`like`: the model the round started from. `state`: the strategy's. `residual`: what a downlink codec
     has left out so far. `totals`: running sums, by lane and number of the strategy's scale, their memory kept
-    from round to round; `stale` which of them are zeros, whatever is in their memory. `counts`: the weight
-    that came in for each number of a lane, where clients train parts of the model. `waiting`: by lane, what
-    is yet to be added. `held`: whole updates, for a strategy that needs them all.
+    from round to round unless it is needed; `stale` which of them are zeros, whatever is in their memory.
+    `counts`: the weight that came in for each number of a lane, where clients train parts of the model, or of
+    all lanes, in the first, once there is a mean. `waiting`: by lane, what is yet to be added. `held`: whole
+    updates, for a strategy that needs them all.
     """
 
     like: Params = field(default_factory=dict)
@@ -86,9 +87,15 @@ class Desk:
             return self.narrow(average(totals, weight))
         total = dict(average(totals, 1.0))
         shares = average(counts, 1.0)
+        self.counts = {0: shares}  # for the next scale, whole as they are now
         for name, array in total.items():
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
         return self.narrow(total)
+
+    def keep_first_lane(self) -> None:
+        """Give the memory back that other lanes' sums and the counts have: all is in the first lane's."""
+        self.totals = {key: sums for key, sums in self.totals.items() if key[0] == 0}
+        self.counts.clear()
 
     def narrow(self, found: Params) -> Params:
         """`found`, in a dict of its own, in the model's dtypes: sums may have wider ones (`params.wide`)."""
@@ -99,7 +106,7 @@ class Desk:
         key = lane, scale
         if key not in self.totals:
             self.totals[key] = self._empty()
-            return self.totals[key], True
+            self.stale.add(key)
         afresh = key in self.stale
         self.stale.discard(key)
         return self.totals[key], afresh

@@ -11,6 +11,7 @@ Does not know: Parsl, or which workers made the updates.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -20,18 +21,21 @@ from pathlib import Path
 from parslfl.codecs import sparse
 from parslfl.codecs.pieces import private
 from parslfl.downlink import Outgoing, Taken, take
-from parslfl.errors import PayloadError, QuorumError, naming
+from parslfl.errors import PayloadError, QuorumError, RunError, naming
 from parslfl.folding.checkpoints import mapped, write
 from parslfl.folding.desk import Desk, Waiting
 from parslfl.folding.parts import kept_of
 from parslfl.folding.receiving import came, discard, open_update, read_update
-from parslfl.folding.weighing import scales_of, width_of, worth
+from parslfl.folding.weighing import likely_width, scales_of, width_of, worth
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
 from parslfl.params import Params, is_mapped, nbytes, require_like, squared_norm, trained, wide
-from parslfl.protocols import Codec, NeedsAll, Strategy, Transport, needs_all
+from parslfl.protocols import Codec, NeedsAll, Strategy, Transport, caution, needs_all
 from parslfl.stack import Stack
 
+#: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
+#: the machine: the order of summation, and so the result's bits, depends on it.
+_LANES = 2
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
 #: Those that wait are added once they hold more than one part in so many of what the model takes.
@@ -88,6 +92,14 @@ class Folding:
     downlink: Outgoing | None = None
 
     @property
+    def lanes(self) -> int:
+        """Chains of merges; one where each would hold two models, since together they are to hold two."""
+        width = 1
+        with contextlib.suppress(PayloadError, RunError):  # of a made-up update: real ones will tell
+            width = likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
+        return 1 if self.in_parts or width > 1 else _LANES
+
+    @property
     def in_parts(self) -> bool:
         """Whether any client was asked for a part of the model only."""
         return any(work.keep < 1 for work in self.works.values())
@@ -107,7 +119,7 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
     more can happen to it.
     """
     if before is None and not needs_all(folding.strategy):
-        folding.desk.clear(lane)
+        begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
         note = _fold(folding, lane, note, outcome)
@@ -116,6 +128,13 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
     if not all(one.patient for one in folding.desk.waiting.get(lane, ())):
         _add(folding, lane)
     return note
+
+
+def begin(folding: Folding, lane: int) -> None:
+    """Nothing is in `lane`; where it will be the only one, the others' memory is given back."""
+    folding.desk.clear(lane)
+    if lane == 0 and folding.lanes == 1:
+        folding.desk.keep_first_lane()
 
 
 def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged:
@@ -211,19 +230,20 @@ def finish(
     if needs_all(folding.strategy):
         mean, cohort = _combined(folding, folding.strategy, accepted)
     else:
-        width = width_of((e for _, e in accepted), folding.strategy)
-        mean, *extra = (folding.desk.mean(len(lanes), n, weight) for n in range(width))
-        cohort = Cohort(tuple(e for _, e in accepted), folding.clients, tuple(extra))
+        mean, cohort = _averaged(folding, len(lanes), weight, [evidence for _, evidence in accepted])
     with naming(folding.strategy, "step"):
         new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
+    _require_sound(folding, params)
+    kept = write(state_path, new_state) if new_state else ""
+    doubt = _caution(folding.strategy, len(cohort.evidence), plan.close_at)
+    del new_state, mean, cohort  # a difference needs their memory
+    params = dict(params)
     taken = _taken(folding, params)
     model = write(model_path, taken.model, spare)
-    kept = write(state_path, new_state) if new_state else ""
     partials = tuple(partial for lane in lanes for partial in lane.partials)
     seconds = time.monotonic() - folding.started
-    caution = _caution(folding.strategy, len(cohort.evidence), plan.close_at)
     return Finished(
-        updates, failures, model, kept, seconds, partials, taken.difference, taken.residual, caution
+        updates, failures, model, kept, seconds, partials, taken.difference, taken.residual, doubt
     )
 
 
@@ -232,7 +252,19 @@ def _caution(strategy: Strategy, updates: int, planned: int) -> str:
     if updates >= planned:
         return ""
     with naming(strategy, "caution"):
-        return str(getattr(strategy, "caution", lambda _: "")(updates))
+        return caution(strategy, updates)
+
+
+def _require_sound(folding: Folding, params: Params) -> None:
+    """Refuse a model that leads nowhere.
+
+    Raises:
+        RunError: it is not like the one before.
+        ValueError: there are numbers in it that are none.
+    """
+    who = f"{type(folding.strategy).__name__}.step"
+    require_like(params, folding.desk.like, who)
+    _require_finite(params, who)
 
 
 def _taken(folding: Folding, params: Params) -> Taken:
@@ -242,12 +274,10 @@ def _taken(folding: Folding, params: Params) -> Taken:
         RunError: it cannot be written.
         ValueError: it leads nowhere.
     """
-    who, desk = f"{type(folding.strategy).__name__}.step", folding.desk
-    require_like(params, desk.like, who)
-    _require_finite(params, who)
     if folding.downlink is None:
         return Taken(params)
-    taken = take(folding.downlink, desk.like, params, desk.residual)
+    folding.desk.totals.clear()  # only `params` may hold on to them now
+    taken = take(folding.downlink, folding.desk.like, params, folding.desk.residual)
     _require_finite(taken.model, "the downlink codec")
     return taken
 
@@ -255,6 +285,17 @@ def _taken(folding: Folding, params: Params) -> Taken:
 def _require_finite(params: Params, who: str) -> None:
     if not math.isfinite(squared_norm(trained(params))):
         raise ValueError(f"{who} made a model with NaN or Inf in it: lower the strategy's lr or --lr")
+
+
+def _averaged(
+    folding: Folding, lanes: int, weight: float, evidence: Sequence[Evidence]
+) -> tuple[Params, Cohort]:
+    """The means of a linear strategy; of the memory only theirs is left, where more will be needed."""
+    width = width_of(evidence, folding.strategy)
+    mean, *extra = (folding.desk.mean(lanes, scale, weight) for scale in range(width))
+    if folding.desk.state or folding.downlink:
+        folding.desk.keep_first_lane()
+    return mean, Cohort(tuple(evidence), folding.clients, tuple(extra))
 
 
 def _combined(

@@ -18,7 +18,7 @@ from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.merging import Folding, Merged, begin, merge
 from parslfl.folding.receiving import MAX_NORM, sane
 from parslfl.folding.weighing import scales_of, weigh, weight_of
 from parslfl.learning import Evidence
@@ -152,7 +152,7 @@ def _own(answer: object, site: str, round: int) -> Partial:
 def fold_partial(folding: Folding, lane: int, before: Merged | None, partial: Partial) -> Merged:
     """Add a site's sum to `lane`, after what `before` tells is in it already."""
     if before is None:
-        folding.desk.clear(lane)
+        begin(folding, lane)
     note, merged = before or Merged(), partial.merged
     failures = (*note.failures, *merged.failures)
     if not merged.updates:

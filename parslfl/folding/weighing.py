@@ -104,6 +104,16 @@ def width_of(found: Iterable[Evidence], strategy: Strategy) -> int:
     return widths.pop()
 
 
+def likely_width(work: LocalWork, strategy: Strategy) -> int:
+    """How many scales an update will have, judged by a made-up one of `work`.
+
+    Raises:
+        PayloadError, RunError: as in `weight_of`.
+    """
+    some = Evidence(1, 1, work, 1.0, 1.0, 1.0, start_loss=1.0, variance=1.0)
+    return len(scales_of(some, strategy))
+
+
 @contextlib.contextmanager
 def _reckoning(strategy: Strategy, method: str) -> Iterator[None]:
     """A division by zero or an overflow follows from what the update claims; all else is a mistake in it."""

@@ -40,7 +40,7 @@ class Scaffold:
 
     `by`: clients count by their `samples`, or all alike (`clients`), as in the paper. State: c, one model,
     sent to every client beside the global one, and two numbers (int64) that give the mean n_k; c_k, one model
-    a client, at its site. The driver holds twice FedAvg's sums.
+    a client, at its site. The driver makes two sums, on one core.
     """
 
     keeps: ClassVar[bool] = True

@@ -31,6 +31,7 @@ from parslfl.params import Params
 from parslfl.protocols import Codec, Strategy
 from parslfl.strategies.dynamic import Dynamic
 from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.fednova import FedNova
 from parslfl.strategies.qfedavg import QFedAvg
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, TrimmedMean
 from parslfl.strategies.scaffold import Scaffold
@@ -330,7 +331,7 @@ def test_updates_without_samples_make_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "strategy", [FedAvg(), Scaffold(), TrimmedMean(), Krum(), GeometricMedian()], ids=repr
+    "strategy", [FedAvg(), FedNova(), TrimmedMean(), Krum(), GeometricMedian()], ids=repr
 )
 def test_the_model_does_not_depend_on_when_lanes_run(tmp_path: Path, strategy: Strategy) -> None:
     """Lanes are chains; between them any interleaving gives the same bits, of model and state."""
@@ -397,6 +398,29 @@ def test_a_strategy_may_want_several_means(tmp_path: Path) -> None:
         assert new["w"].tolist() == [3 * 5 * 3 / 4, 3 * 5 * 4 / 4, 1 / 4]
         mean = checkpoints.read(tmp_path / "state", done.state)
         assert mean["w"].tolist() == [3 * 3 / 2 / 4, 3 * 4 / 2 / 4, 1 / 4 / 4]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "keep", "lanes"),
+    [(FedAvg(), 1.0, 2), (FedNova(), 1.0, 2), (FedAvg(), 0.5, 1), (Scaffold(), 1.0, 1), (Twice(), 1.0, 1)],
+    ids=repr,
+)
+def test_lanes_that_hold_two_models_have_no_second_one(strategy: Strategy, keep: float, lanes: int) -> None:
+    works = {CLIENTS[0]: LocalWork(), CLIENTS[1]: LocalWork(keep=keep)}
+    job = replace(folding(strategy=strategy), works=works)
+    assert job.lanes == lanes
+    assert replace(job, works={}).lanes == (1 if isinstance(strategy, Scaffold | Twice) else 2)
+
+
+def test_a_round_of_parts_has_not_the_memory_of_a_round_before() -> None:
+    job = folding()
+    for lane in range(2):
+        merge(job, lane, None, update(CLIENTS[lane], 1, 1, 1))
+    assert sorted(job.desk.totals) == [(0, 0), (1, 0)]
+    merge(
+        replace(job, works=dict.fromkeys(CLIENTS, LocalWork(keep=0.5))), 0, None, update(CLIENTS[0], 1, 1, 1)
+    )
+    assert sorted(job.desk.totals) == [(0, 0)]
 
 
 def test_what_a_strategy_asked_for_must_come(tmp_path: Path) -> None:

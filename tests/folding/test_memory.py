@@ -1,0 +1,103 @@
+"""What a round takes of the driver's memory: at most three models, whatever the strategy keeps."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parslfl.codecs import wire
+from parslfl.codecs.quantize import Quantize
+from parslfl.codecs.raw import Raw
+from parslfl.codecs.topk import TopK
+from parslfl.downlink import Outgoing
+from parslfl.folding import checkpoints
+from parslfl.folding.desk import Desk
+from parslfl.folding.merging import Folding, finish, merge
+from parslfl.learning import LocalWork
+from parslfl.messages import Assignment, Client, RoundPlan, Update, update_name
+from parslfl.params import Params, nbytes
+from parslfl.protocols import Codec, Strategy
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.strategies.fednova import FedNova
+from parslfl.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
+from parslfl.strategies.scaffold import Scaffold
+from parslfl.submodel import KEY, describe
+from parslfl.transport.file import File
+
+SIDE = 1536
+#: Pieces that are worked on, however large the model is.
+_SCRATCH = 2 << 20
+CLIENTS = [Client(i, "here") for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "keep", "downlink"),
+    [
+        (FedAvg(), 1.0, None),
+        (FedNova(), 1.0, None),
+        (FedAvgM(), 1.0, None),
+        (FedAdagrad(), 1.0, None),
+        (FedAdam(), 1.0, None),
+        (FedYogi(), 1.0, None),
+        (Scaffold(), 1.0, None),
+        (FedAvg(), 0.5, None),
+        (FedAvg(), 0.9, None),
+        (FedAdam(), 0.5, None),
+        (FedAvg(), 1.0, Quantize(8)),
+        (FedAvg(), 1.0, TopK(0.05)),
+        (FedAvgM(), 1.0, TopK(0.05)),
+        (Scaffold(), 1.0, Quantize(8)),
+        (FedAdam(), 0.9, TopK(0.05)),
+    ],
+    ids=repr,
+)
+def test_three_models(tmp_path: Path, strategy: Strategy, keep: float, downlink: Codec | None) -> None:
+    """What a round starts from, and its updates, are mapped files and do not count."""
+    model: Params = {"w": np.ones((SIDE, SIDE), np.float32)}
+    like, state = _mapped(tmp_path / "like", model), _mapped(tmp_path / "begun", strategy.start(model))
+    residual = _mapped(tmp_path / "left", {"w": model["w"] / 9}) if downlink == TopK(0.05) else {}
+    transport, work = File(str(tmp_path)), LocalWork(keep=keep)
+    updates = [_written(transport, client, keep) for client in CLIENTS]
+    job = Folding(
+        strategy,
+        dict.fromkeys(CLIENTS, Raw()),
+        {"here": transport},
+        Desk(like=like, state=state, residual=residual),
+        time.monotonic(),
+        works=dict.fromkeys(CLIENTS, work),
+        clients=len(CLIENTS),
+        downlink=None if downlink is None else _outgoing(downlink, tmp_path),
+    )
+    plan = RoundPlan(0, tuple(Assignment(c, work, Raw()) for c in CLIENTS), 1, len(CLIENTS))
+    tracemalloc.start()
+    try:
+        notes = [merge(job, lane, None, *updates[lane :: job.lanes]) for lane in range(job.lanes)]
+        done = finish(job, plan, tmp_path / "model", tmp_path / "state", None, *notes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(done.updates) == len(CLIENTS)
+    assert not np.array_equal(checkpoints.read(tmp_path / "model", done.model)["w"], model["w"])
+    assert peak < 3 * nbytes(model) + _SCRATCH
+
+
+def _outgoing(codec: Codec, folder: Path) -> Outgoing:
+    return Outgoing(codec, 0, folder / "differences" / "1", folder / "residual")
+
+
+def _mapped(path: Path, arrays: Params) -> Params:
+    return checkpoints.read(path, checkpoints.write(path, arrays)) if arrays else {}
+
+
+def _written(transport: File, client: Client, keep: float) -> Update:
+    """An update of all numbers, or of those in a share of the rows and columns."""
+    random = np.random.default_rng(client.index)
+    part = tuple(np.sort(random.choice(SIDE, int(SIDE * keep), replace=False)) for _ in range(2))
+    note = {KEY: describe({"w": part})} if keep < 1 else {}
+    packed = wire.pack({"w": random.standard_normal([len(at) for at in part], np.float32)}, note)
+    ref = transport.put(update_name(0, client), packed.buffers, packed.checksum)
+    return Update(client, 0, ref, 3 + client.index, 1, 1, 2.0, 1.0, 12)
