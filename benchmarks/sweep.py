@@ -7,8 +7,8 @@ codecs   accuracy against uplink bytes, 2 classes a client, with and without err
 dropout  federated dropout: seconds, memory, bytes and accuracy
 methods  strategies against partitions; the robust ones among them meet no liars here
 silos    some of them with few, large clients, all in every round
-liars    robust strategies where a fifth of the clients send updates turned round and 5 times as long, or 100
-         times as long; they do not adapt to the strategy, as stronger attacks would
+liars    robust strategies where a fifth of the clients send updates turned round, turned round and 5 times as
+         long, or 100 times as long; they do not adapt to the strategy, as stronger attacks would
 
 Each (setting, seed) is a run through `parslfl.orchestrator.rounds` on a local site with two workers, in a
 folder of its own under `--work`. End it at any time: the same command goes on where it was. Before it

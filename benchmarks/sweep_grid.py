@@ -157,7 +157,7 @@ SILOS = tuple(
     for strategy in ("fedavg", "scaffold", "scaffold:by=clients")
 )
 #: What the updates of those who lie are multiplied by.
-ATTACKS = {"no liars": 1.0, "turned, x 5": -5.0, "x 100": 100.0}
+ATTACKS = {"no liars": 1.0, "turned": -1.0, "turned, x 5": -5.0, "x 100": 100.0}
 #: The first is what the others are held against.
 GUARDS = (
     "fedavg",
@@ -168,6 +168,9 @@ GUARDS = (
     "geomedian",
     "medianclip",
     "clip:norm=1",
+    "median:mix=2",
+    "trimmed:cut=0.2,mix=2",
+    "geomedian:mix=2",
 )
 LIARS = tuple(
     Setting(strategy, (("strategy", strategy),), "iid", attack) for attack in ATTACKS for strategy in GUARDS
@@ -225,7 +228,7 @@ def _run(setting: Setting, cut: Cut, seed: int, folder: Path) -> Run:
             **dict(setting.changes),
         }
     )
-    executor = Local(workers=2, worker_init=f"export PYTHONPATH={HERE}")
+    executor = Local(workers=2, worker_init=f"export PYTHONPATH={HERE}${{PYTHONPATH:+:$PYTHONPATH}}")
     site = Site(name="here", clients=cut.clients, executor=executor)
     return Run(
         setting=setting,
