@@ -81,12 +81,14 @@ class Stack:
         """(a block of every row, the same block of `out`)."""
         for name, array in out.items():
             memory = np.empty((len(self.deltas), min(_BLOCK, array.size)), array.dtype)
+            # no BLAS for these: the bits of its sums depend on its number of threads
+            shares = None if self.shares is None else self.shares.astype(array.dtype)
             walks = [blocks(delta[name], _BLOCK) for delta in self.deltas]
             for into, *parts in zip(blocks(array, _BLOCK), *walks, strict=True):
                 rows = memory[:, : into.size]
                 for row, part in zip(rows, parts, strict=True):
                     row[:] = part
-                yield (rows if self.shares is None else self.shares.astype(array.dtype) @ rows), into
+                yield (rows if shares is None else np.einsum("ij,jk->ik", shares, rows)), into
 
 
 def in_order(rows: Rows) -> Rows:

@@ -68,7 +68,7 @@ class _Alike:
 class _Mixing(_Alike):
     """What those share that may mix the updates first; `mix`: how many clients may be hostile, 0 mixes none.
 
-    Mixing takes n^2 products of updates, and as many additions.
+    Mixing takes n^2 products of updates and as many additions; what comes after must stand against as many.
     """
 
     mix: int = 0
@@ -81,7 +81,7 @@ class _Mixing(_Alike):
         least = 2 * self.mix + 1
         if self.mix and updates < least:
             return (
-                f"mixes against {self.mix} hostile clients: for that, {updates} updates are less than {least}"
+                f"mixes against {self.mix} hostile clients: that takes {least} updates a round, not {updates}"
             )
         return ""
 
@@ -124,6 +124,8 @@ class TrimmedMean(_Mixing):
     def caution(self, updates: int) -> str:
         if self.cut and not self._off(updates):
             return f"cuts nothing off {updates} updates: their plain mean, which one client can steer"
+        if self.mix > self._off(updates):
+            return f"cuts {self._off(updates)} off each end of {updates} updates, fewer than it mixes against"
         return super().caution(updates)
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
@@ -157,6 +159,8 @@ class Krum(_Mixing):
             return f"is proven to hold for {least} updates a round and more, not for {updates}"
         if self.keep > updates - self.hostile:
             return f"keeps more than the {updates - self.hostile} honest ones among {updates} updates"
+        if self.mix > self.hostile:
+            return f"stands against {self.hostile} hostile clients, but mixes against {self.mix}"
         return super().caution(updates)
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
@@ -237,10 +241,10 @@ class MedianClip(_Alike):
         stack.weighted([min(1.0, most / norm if norm else 1.0) / len(norms) for norm in norms], out)
 
 
-def _require_whole(name: str, number: int, least: int) -> None:
+def _require_whole(name: str, number: object, least: int) -> None:
+    if not isinstance(number, int):
+        raise ValueError(f"{name} must be a whole number, got {number!r}")  # noqa: TRY004 - as other fields
     require_no_less(name, number, least)
-    if number != int(number):
-        raise ValueError(f"{name} must be a whole number, got {number}")
 
 
 def _shares(distances: Row) -> Row:

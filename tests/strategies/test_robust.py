@@ -88,10 +88,12 @@ def test_mixing_leaves_liars_no_noise_to_hide_in(
 @pytest.mark.parametrize(
     ("strategy", "updates", "words"),
     [
-        (Median(mix=2), 4, "mixes against 2 hostile clients: for that, 4 updates are less than 5"),
+        (Median(mix=2), 4, "mixes against 2 hostile clients: that takes 5 updates a round, not 4"),
         (GeometricMedian(mix=2), 5, ""),
-        (TrimmedMean(cut=0.2, mix=3), 6, "mixes against 3"),
-        (Krum(hostile=1, mix=4), 8, "mixes against 4"),
+        (TrimmedMean(cut=0.4, mix=3), 6, "cuts 2 off each end of 6 updates, fewer than it mixes against"),
+        (TrimmedMean(cut=0.2, mix=2), 10, ""),
+        (Krum(hostile=1, mix=4), 8, "stands against 1 hostile clients, but mixes against 4"),
+        (Krum(hostile=2, mix=2), 7, ""),
         (TrimmedMean(cut=0.2), 4, "cuts nothing off 4 updates"),
         (TrimmedMean(cut=0.2), 5, ""),
         (Krum(hostile=4), 10, "is proven to hold for 11 updates"),
