@@ -52,7 +52,8 @@ from parslfl.codecs.topk import TopK
 from parslfl.downlink import Outgoing
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import SHARE, Folding, Merged, finish, merge, merge_on
+from parslfl.folding.finishing import finish
+from parslfl.folding.merging import SHARE, Folding, Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Assignment, Client, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params, fold_all

@@ -20,7 +20,7 @@ from typing import Any
 from parslfl.downlink import DIFFERENCES, NEWEST
 from parslfl.errors import PayloadError, RunError
 from parslfl.folding.checkpoints import Checkpoint
-from parslfl.folding.merging import Finished
+from parslfl.folding.finishing import Finished
 from parslfl.graph import DRIVER
 from parslfl.messages import Difference, ModelRef, Ref, RoundPlan
 from parslfl.params import checksum

@@ -27,7 +27,7 @@ from parsl.dataflow.futures import AppFuture
 from parslfl import tasks
 from parslfl.closing import Closing, Settled, lost
 from parslfl.errors import ParslflError, RunError
-from parslfl.folding import merging, partials
+from parslfl.folding import finishing, merging, partials
 from parslfl.folding.merging import Folding
 from parslfl.folding.partials import Partial, discard_partial
 from parslfl.folding.receiving import discard
@@ -54,7 +54,7 @@ class Flight:
     since the epoch."""
 
     plan: RoundPlan
-    finished: Future[merging.Finished]
+    finished: Future[finishing.Finished]
     closing: Closing
     tasks: Mapping[int, Client]
     began: float
@@ -66,7 +66,7 @@ class Flight:
         for gathering in self.gatherings:
             gathering.cancel()
 
-    def result(self) -> merging.Finished:
+    def result(self) -> finishing.Finished:
         """Wait for the round's end.
 
         Raises:
@@ -123,7 +123,7 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
     finished = submit(
         kernel,
         DRIVER,
-        merging.finish,
+        finishing.finish,
         job.folding,
         job.plan,
         job.model_path,

@@ -27,7 +27,8 @@ from parslfl.experiment import Experiment
 from parslfl.fitting import check
 from parslfl.folding.checkpoints import Checkpoint, write
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Finished, Folding
+from parslfl.folding.finishing import Finished
+from parslfl.folding.merging import Folding
 from parslfl.folding.receiving import discard
 from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, data_folders, home_name, scored
@@ -162,9 +163,8 @@ class _Run:
         made = home.begin(self._source(home.name))
         for site in self.federation.sites:
             for _ in range(site.executor.workers_per_node() - (site.name == home.name)):
-                graph.submit(
-                    self.kernel, site.name, tasks.warm, self.experiment.model, self._source(site.name)
-                )
+                source = self._source(site.name)
+                graph.submit(self.kernel, site.name, tasks.warm, self.experiment.model, source)
         params = home.first(made)
         with naming(self.experiment.strategy, "start"):
             state = self.experiment.strategy.start(params)

@@ -28,7 +28,7 @@ from parslfl.learning import (
     Trained,
     Visit,
 )
-from parslfl.params import Array, Params
+from parslfl.params import Params
 from parslfl.stack import Stack
 
 Buffer = bytes | memoryview
@@ -279,27 +279,3 @@ class Transport(Protocol):
     def has(self, name: str) -> bool:
         """Whether something is stored as `name`: cheap enough to ask between two batches."""
         ...
-
-
-__all__ = [
-    "Array",
-    "Buffer",
-    "ClientSide",
-    "Codec",
-    "Dataset",
-    "Delta",
-    "Labels",
-    "Model",
-    "NeedsAll",
-    "Opener",
-    "Partition",
-    "Scaled",
-    "Strategy",
-    "Transport",
-    "caution",
-    "is_scaled",
-    "keeps",
-    "needs_all",
-    "opens",
-    "shares",
-]

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from parslfl import specs
 from parslfl.codecs.names import CODECS
-from parslfl.folding.merging import Finished
+from parslfl.folding.finishing import Finished
 from parslfl.graph import Flight
 from parslfl.messages import Client, Failure, RoundPlan, Update
 from parslfl.reports import Choice, Incident, RoundReport, SiteTimes

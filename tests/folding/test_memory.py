@@ -16,7 +16,8 @@ from parslfl.codecs.topk import TopK
 from parslfl.downlink import Outgoing
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, finish, merge
+from parslfl.folding.finishing import finish
+from parslfl.folding.merging import Folding, merge
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update, update_name
 from parslfl.params import Params, nbytes

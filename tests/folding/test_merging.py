@@ -24,7 +24,8 @@ from parslfl.downlink import Outgoing
 from parslfl.errors import QuorumError
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Finished, Folding, Merged, finish, merge, merge_on
+from parslfl.folding.finishing import Finished, finish
+from parslfl.folding.merging import Folding, Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params

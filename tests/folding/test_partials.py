@@ -14,7 +14,8 @@ from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Finished, Folding, Merged, finish, merge
+from parslfl.folding.finishing import Finished, finish
+from parslfl.folding.merging import Folding, Merged, merge
 from parslfl.folding.partials import Partial, agreed, fold_partial, merge_site, nothing, reported
 from parslfl.learning import Evidence, LocalWork
 from parslfl.messages import (

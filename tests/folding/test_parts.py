@@ -13,7 +13,8 @@ from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Finished, Folding, finish, merge
+from parslfl.folding.finishing import Finished, finish
+from parslfl.folding.merging import Folding, merge
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
