@@ -1,6 +1,6 @@
 """How fast updates become a model: 11.2 M float32 parameters, in turn with one plain copy of them all.
 
-    python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust] [rounds] [--numpy]
+    python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust] [--numpy]
 
 Seconds are the least of five turns, taken in turn in one process: other work on a machine only adds. MB is
 what the process's own memory (not mapped files) grows by at its peak. "processor" is the time of all cores
@@ -16,8 +16,6 @@ codecs   the same merge of 20, 60 and 500 updates as some codecs make them, and 
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py; `make test` leaves it in .venv/flower)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
-rounds   whole rounds of 20 updates, from their files to the next model and the strategy's state on disk: what
-         strategies that keep state, parts of the model and a downlink codec add
 
 There are 20 different updates, read again and again beyond that.
 
@@ -49,32 +47,24 @@ from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.sparse import TOGETHER, is_sparse
 from parslfl.codecs.topk import TopK
-from parslfl.downlink import Outgoing
-from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.finishing import finish
 from parslfl.folding.merging import SHARE, Folding, Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.messages import Assignment, Client, Ref, RoundPlan, Update, update_name
+from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold_all
-from parslfl.protocols import Codec, NeedsAll, Strategy
+from parslfl.protocols import Codec, NeedsAll
 from parslfl.stack import Stack
 from parslfl.strategies.fedavg import FedAvg
-from parslfl.strategies.fedopt import FedAdam, FedAvgM
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, TrimmedMean
-from parslfl.strategies.scaffold import Scaffold
-from parslfl.submodel import KEY, describe
 from parslfl.transport.file import File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
 #: Tables that are no single number of updates.
-PARTS = "codecs", "robust", "rounds"
+PARTS = "codecs", "robust"
 #: Of how many updates the tables of codecs are.
 CODED_NUMBERS = 20, 60, 500
 #: Updates in one merge app, and chains of these apps, as in a run.
 GROUP, LANES = 4, 2
-#: A matrix of about as many numbers, half of whose rows and columns a part of it has.
-SIDE = 3344
 RAW = Raw()
 CODED: dict[str, Codec] = {
     "topk:ratio=0.01": TopK(0.01),
@@ -172,12 +162,12 @@ def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], objec
             works={u.client: LocalWork() for u in told},
             clients=len(told),
         )
-        list(both.map(_merged, [job] * LANES, range(LANES), lanes(told)))
+        list(both.map(merged_lane, [job] * LANES, range(LANES), lanes(told)))
 
     return merged
 
 
-def _merged(job: Folding, lane: int, groups: list[list[Update]]) -> Merged:
+def merged_lane(job: Folding, lane: int, groups: list[list[Update]]) -> Merged:
     note = Merged()
     for number, group in enumerate(groups):
         fold = merge if number == len(groups) - 1 else merge_on
@@ -323,77 +313,6 @@ def robust(folder: Path, updates: list[Update]) -> Table:
     return made
 
 
-def rounds(folder: Path, updates: list[Update]) -> Table:
-    """What whole rounds take."""
-    made = Table(f"rounds of {DIFFERENT} updates", "s", "x the first", "MB", "models")
-    size, parts = 4 * SCALARS / 1e6, _parts(folder / "parts")
-    compared = {
-        "fedavg": _round(folder, updates, FedAvg()),
-        "fedavgm": _round(folder, updates, FedAvgM()),
-        "fedadam": _round(folder, updates, FedAdam()),
-        "scaffold": _round(folder, updates, Scaffold()),
-        "federated dropout, half": _round(folder / "parts", parts, FedAvg(), keep=0.5),
-        "downlink int8": _round(folder, updates, FedAvg(), downlink=Quantize(8)),
-        "downlink topk:ratio=0.05": _round(folder, updates, FedAvg(), downlink=TopK(0.05)),
-    }
-    for once in compared.values():  # loops are compiled, which takes memory of its own
-        once()
-    costs = measured(compared)
-    for name, (seconds, _, memory) in costs.items():
-        ratio = f"{seconds / costs['fedavg'].seconds:.2f}"
-        made.add_row(name, f"{seconds:.3f}", ratio, f"{memory:.0f}", f"{memory / size:.1f}")
-    return made
-
-
-def _parts(folder: Path) -> list[Update]:
-    """Updates of a quarter of a matrix."""
-    random, transport, found = np.random.default_rng(0), Kept(str(folder)), []
-    for index in range(DIFFERENT):
-        client = Client(index, "here")
-        at = tuple(np.sort(random.choice(SIDE, SIDE // 2, replace=False)) for _ in range(2))
-        part = {"w": random.standard_normal((SIDE // 2, SIDE // 2), np.float32)}
-        packed = wire.pack(part, {KEY: describe({"w": at})})
-        ref = transport.put(update_name(0, client), packed.buffers, packed.checksum)
-        found.append(Update(client, 0, ref, 100, 10, 10, 1.0, 1.0, SCALARS))
-    return found
-
-
-def _round(
-    folder: Path, updates: list[Update], strategy: Strategy, keep: float = 1.0, downlink: Codec | None = None
-) -> Callable[[], object]:
-    """A round as a run has it: the model and the state it starts from are mapped files, all memory is new."""
-    shape = (SIDE, SIDE) if keep < 1 else SCALARS
-    work, clients = LocalWork(keep=keep), [update.client for update in updates]
-    plan = RoundPlan(0, tuple(Assignment(c, work, RAW) for c in clients), 1, len(clients))
-    where = Path(tempfile.mkdtemp(dir=folder))
-    new = {"w": np.zeros(shape, np.float32)}
-    like = checkpoints.read(where / "model", checkpoints.write(where / "model", new))
-    begun = strategy.start(new)
-    state = checkpoints.read(where / "state", checkpoints.write(where / "state", begun)) if begun else {}
-
-    def work_through() -> None:
-        job = Folding(
-            strategy,
-            dict.fromkeys(clients, RAW),
-            {"here": Kept(str(folder))},
-            Desk(like=like, state=state),
-            time.monotonic(),
-            works=dict.fromkeys(clients, work),
-            clients=len(clients),
-            downlink=None if downlink is None else _outgoing(downlink, where),
-        )
-        dealt = [grouped(updates)[lane :: job.lanes] for lane in range(job.lanes)]
-        with ThreadPoolExecutor(job.lanes) as both:
-            notes = list(both.map(lambda lane: _merged(job, lane, dealt[lane]), range(job.lanes)))
-        finish(job, plan, where / "next", where / "next state", None, *notes)
-
-    return work_through
-
-
-def _outgoing(codec: Codec, folder: Path) -> Outgoing:
-    return Outgoing(codec, 0, folder / "differences" / "1", folder / "residual")
-
-
 def _require_known(words: Sequence[str]) -> None:
     """Refuse a word that asks for nothing, before minutes are spent on those before it."""
     for word in words:
@@ -411,13 +330,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         updates = written(where)
-        for word in words or ["8", "20", "60", "500", "codecs", "robust", "rounds"]:
+        for word in words or ["8", "20", "60", "500", "codecs", "robust"]:
             if word == "codecs":
                 console.print(*(coded(where, updates, number) for number in CODED_NUMBERS))
             elif word == "robust":
                 console.print(robust(where, updates))
-            elif word == "rounds":
-                console.print(rounds(where, updates))
             else:
                 console.print(table(where, updates, int(word)))
 

@@ -99,8 +99,7 @@ def _require_sound(folding: Folding, params: Params) -> None:
     """Refuse a model that leads nowhere.
 
     Raises:
-        RunError: it is not like the one before.
-        ValueError: there are numbers in it that are none.
+        TypeError, ValueError: it is not like the one before, or has NaN or Inf in it.
     """
     who = f"{type(folding.strategy).__name__}.step"
     require_like(params, folding.desk.like, who)

@@ -15,6 +15,6 @@ def test_what_is_no_table_is_refused_before_any_is_made(
     monkeypatch.setattr(sys, "argv", ["aggregation.py", "8", word])
     with pytest.raises(SystemExit) as ended:
         aggregation.main()
-    said = f"aggregation: {word}: expected a number of updates from 1, codecs, robust, rounds, or --numpy"
+    said = f"aggregation: {word}: expected a number of updates from 1, codecs, robust, or --numpy"
     assert ended.value.code == said
     assert capsys.readouterr().out == ""
