@@ -10,9 +10,10 @@ copy     every update copied once into one buffer: reading them cannot take less
 fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
          two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
-codecs   the same merge of 20, 60 and 500 updates as some codecs make them, and their fold alone, beside
-         reading the bytes of int8 and one pass over the sum for each; in two threads too. Loops are compiled
-         where numba is installed, but not with --numpy
+codecs   the same merge of 8, 20, 60 and 500 updates as some codecs make them, and their fold alone, beside
+         reading the bytes of int8 and one pass over the sum for each, and beside what no sum is made without:
+         one of them set to zeros, once for all updates. In two threads too. Loops are compiled where numba is
+         installed, but not with --numpy
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py; `make test` leaves it in .venv/flower)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
@@ -62,7 +63,7 @@ SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
 #: Tables that are no single number of updates.
 PARTS = "codecs", "robust"
 #: Of how many updates the tables of codecs are.
-CODED_NUMBERS = 20, 60, 500
+CODED_NUMBERS = 8, 20, 60, 500
 #: Updates in one merge app, and chains of these apps, as in a run.
 GROUP, LANES = 4, 2
 RAW = Raw()
@@ -249,7 +250,7 @@ def table(folder: Path, updates: list[Update], number: int) -> Table:
 
 
 def coded(folder: Path, updates: list[Update], number: int) -> Table:
-    """What a run does with updates of several codecs, and the least that int8 can take."""
+    """What a run does with updates of several codecs, and the least that int8 and few sparse ones can take."""
     total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
     compared = dict[str, Callable[[], object]]()
     for name, codec in {"raw": RAW, **CODED}.items():
@@ -265,7 +266,9 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
             codes[one % DIFFERENT].max()  # reads the bytes of an int8 update
             np.add(total[lane], np.float32(1), out=total[lane])
 
+    halves = np.array_split(total[0], LANES)
     compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
+    compared["one sum set to zeros"] = lambda: list(both.map(lambda half: half.fill(0), halves))
     costs = measured(compared)
     made = Table(f"{number} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
     plain = costs["raw"]
