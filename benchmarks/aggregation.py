@@ -2,9 +2,10 @@
 
     python benchmarks/aggregation.py [8] [20] [60] [500] [codecs] [robust] [--numpy]
 
-Seconds are the least of five turns, taken in turn in one process: other work on a machine only adds. MB is
-what the process's own memory (not mapped files) grows by at its peak. "processor" is the time of all cores
-together: where other work has most of a machine, only this one says what the work itself took.
+Seconds are the least of five turns, or of more where there are few updates, taken in turn in one process:
+other work on a machine only adds. MB is what the process's own memory (not mapped files) grows by at its
+peak. "processor" is the time of all cores together: where other work has most of a machine, only this one
+says what the work itself took.
 
 copy     every update copied once into one buffer: reading them cannot take less
 fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
@@ -60,6 +61,8 @@ from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip,
 from parslfl.transport.file import File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
+#: Turns of a few milliseconds are disturbed more: so many updates are gone over at least.
+ENOUGH = 200
 #: Tables that are no single number of updates.
 PARTS = "codecs", "robust"
 #: Of how many updates the tables of codecs are.
@@ -241,7 +244,7 @@ def flower() -> Callable[[list[tuple[list[npt.NDArray[np.float32]], int]]], obje
 
 def table(folder: Path, updates: list[Update], number: int) -> Table:
     made = Table(f"{number} updates", "s", "x copy", "processor s", "x copy", "MB")
-    costs = measured(works(folder, updates, number))
+    costs = measured(works(folder, updates, number), number)
     plain = costs["copy"]
     for name, (seconds, processor, memory) in costs.items():
         ratios = f"{seconds / plain.seconds:.2f}", f"{processor / plain.processor:.2f}"
@@ -250,7 +253,7 @@ def table(folder: Path, updates: list[Update], number: int) -> Table:
 
 
 def coded(folder: Path, updates: list[Update], number: int) -> Table:
-    """What a run does with updates of several codecs, and the least that int8 and few sparse ones can take."""
+    """What a run does with updates of several codecs, and the least that int8 and few of top-k can take."""
     total, both = np.zeros((LANES, SCALARS), np.float32), ThreadPoolExecutor(LANES)
     compared = dict[str, Callable[[], object]]()
     for name, codec in {"raw": RAW, **CODED}.items():
@@ -269,7 +272,7 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
     halves = np.array_split(total[0], LANES)
     compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
     compared["one sum set to zeros"] = lambda: list(both.map(lambda half: half.fill(0), halves))
-    costs = measured(compared)
+    costs = measured(compared, number)
     made = Table(f"{number} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
     plain = costs["raw"]
     for name, (seconds, processor, memory) in costs.items():
@@ -279,10 +282,10 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
     return made
 
 
-def measured(compared: dict[str, Callable[[], object]]) -> dict[str, Cost]:
-    """The least of all turns; all of them once a turn."""
+def measured(compared: dict[str, Callable[[], object]], number: int) -> dict[str, Cost]:
+    """The least of all turns, of works on `number` updates; all of them once a turn."""
     costs: dict[str, list[Cost]] = {name: [] for name in compared}
-    for _ in range(TURNS):
+    for _ in range(max(TURNS, ENOUGH // number)):
         for name, work in compared.items():
             costs[name].append(cost(work))
     return {name: least(found) for name, found in costs.items()}
@@ -310,7 +313,7 @@ def robust(folder: Path, updates: list[Update]) -> Table:
             out = {"w": np.empty(SCALARS, np.float32)}
             strategy.combine(Stack(tuple(mapped(folder, updates))), cohort, out)
 
-        copied, found = measured({"copy": plain, "": work}).values()
+        copied, found = measured({"copy": plain, "": work}, DIFFERENT).values()
         ratio = f"{found.seconds / copied.seconds:.1f}"
         made.add_row(repr(strategy), f"{found.seconds:.2f}", ratio, f"{found.memory:.0f}")
     return made
