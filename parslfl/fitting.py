@@ -1,4 +1,4 @@
-"""Whether a federation and an experiment fit: told before a run begins.
+"""Whether a federation and an experiment fit, and what is good to know where they do: before a run begins.
 
 Does not know: how either is read, or how a site does what it is asked.
 """
@@ -10,14 +10,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from parslfl import specs
-from parslfl.errors import ConfigError, Problem
+from parslfl.codecs.raw import Raw
+from parslfl.errors import ConfigError, Problem, naming
 from parslfl.experiment import Experiment
 from parslfl.models.torch_model import TorchModel
-from parslfl.protocols import ClientSide, NeedsAll, Scaled
+from parslfl.protocols import ClientSide, NeedsAll, Scaled, caution, needs_all
 from parslfl.sites import Federation
 
 #: The other way out, where it is error feedback that cannot be had.
 _UNFED = ", or --error-feedback false"
+_ALL = (
+    "needs all updates of a round at once: they fill the run directory until its end (one model a client), "
+    "and cannot be merged at their sites"
+)
+_RANKS = (
+    "saves nothing at {}: updates never leave the ranks' memory and their sum travels as float32, "
+    "so there it costs time, and accuracy if it is lossy"
+)
+_SUMS = "saves only inside {}: what travels from there is a sum of its updates, as float32"
 
 
 def check(federation: Federation, experiment: Experiment) -> None:
@@ -36,6 +46,32 @@ def check(federation: Federation, experiment: Experiment) -> None:
     }
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
+
+
+def remarks(federation: Federation, experiment: Experiment) -> list[str]:
+    """What a person should know of strategy and codec before they are run: a sentence each.
+
+    Raises:
+        RunError: the strategy's `caution` failed.
+    """
+    strategy, resolved = experiment.strategy, experiment.resolved()
+    said = [_ALL] if needs_all(strategy) else []
+    with naming(strategy, "caution"):
+        said.append(caution(strategy, experiment.fastest or experiment.per_round))
+    found = [f"{resolved['strategy']} {one}" for one in said if one]
+    return [*found, *(f"{resolved['codec']} {one}" for one in _idle(federation, experiment))]
+
+
+def _idle(federation: Federation, experiment: Experiment) -> list[str]:
+    """Where the codec does less than one might think, since a site sends one sum."""
+    codec = experiment.codec
+    summing = [] if isinstance(codec, Raw) else [s for s in federation.sites if s.merges()]
+    ranks = [site.name for site in summing if site.executor.kind == "mpi"]
+    others = [site.name for site in summing if site.executor.kind != "mpi"]
+    found = [_SUMS.format(", ".join(others))] if others else []
+    if ranks and not isinstance(codec, str):  # "auto" leaves ranks the mildest
+        found.append(_RANKS.format(", ".join(ranks)))
+    return found
 
 
 def _numbers(federation: Federation, experiment: Experiment) -> dict[str, str]:

@@ -10,7 +10,7 @@ Does not know: schedulers, codecs, strategies or models, other than by their pro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -19,12 +19,12 @@ from typing import Any
 
 from parsl.dataflow.dflow import DataFlowKernel
 
-from parslfl import graph, tasks
+from parslfl import graph, reports, tasks
 from parslfl.closing import Closing
 from parslfl.errors import naming
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
-from parslfl.fitting import check
+from parslfl.fitting import check, remarks
 from parslfl.folding.checkpoints import Checkpoint, write
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import Finished
@@ -39,8 +39,8 @@ from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook, vigil
 from parslfl.planning.history import History
 from parslfl.protocols import ClientSide, shares
-from parslfl.reports import ClientSettled, Evaluated, Event, RoundClosed, RoundReport, RoundStarted, SiteWaits
-from parslfl.rundir.journal import RunDir, reports
+from parslfl.reports import RoundReport
+from parslfl.rundir import journal
 from parslfl.rundir.runs import open_run
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site, state_folder
@@ -49,12 +49,6 @@ from parslfl.timesheet import Timesheet
 #: Seconds that an evaluation has, once the next round is over, before it is given up.
 _EVALUATION = 600.0
 
-Watch = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """The listener that does not listen."""
-
 
 def rounds(
     federation: Federation,
@@ -62,14 +56,15 @@ def rounds(
     run_dir: Path | str | None = None,
     *,
     resume: bool = False,
-    watch: Watch = ignore,
+    watch: reports.Watch = reports.log,
 ) -> Generator[RoundReport]:
     """Run the experiment on the federation; yield each round's report once it is complete.
 
     A report comes when its model has been evaluated, while the next round already trains.
     `run_dir` defaults to a new folder in `runs/`; with `resume` the run in it goes on after its
     last finished round, to the same result as if it had never stopped. `watch` hears every
-    event as it happens, from any thread. Closing the iterator stops every process.
+    event as it happens, from any thread; without it Python's log tells what a person might act
+    on. Closing the iterator stops every process.
 
     Raises:
         ConfigError: federation and experiment do not fit together.
@@ -83,13 +78,14 @@ def rounds(
     try:
         if run.is_done(experiment.rounds):
             return
+        watch(reports.RunStarted(tuple(remarks(federation, experiment))))
         exchange = open_exchange(run.path, federation.sites, experiment.downlink())
         try:
             with kernel(federation.sites, graph.DRIVER, run.path / "parsl") as running:
                 sheet = Timesheet(ledgers(running, federation.sites))
                 names = [site.name for site in federation.sites]
                 looks = Outlook.of(run.path, running, names)
-                with vigil(running, names, lambda site, why: watch(SiteWaits(site, why))):
+                with vigil(running, names, lambda site, why: watch(reports.SiteWaits(site, why))):
                     yield from _Run(
                         federation, experiment, run, exchange, running, folders, Desk(), sheet, watch, looks
                     ).go()
@@ -111,20 +107,20 @@ class _Pending:
 class _Run:
     federation: Federation
     experiment: Experiment
-    run: RunDir
+    run: journal.RunDir
     exchange: Exchange
     kernel: DataFlowKernel
     folders: dict[str, str]
     desk: Desk
     sheet: Timesheet
-    watch: Watch
+    watch: reports.Watch
     outlook: Outlook
     accepted: dict[Client, int] = field(default_factory=dict)
     shared: dict[str, Ref] = field(default_factory=dict)
     past: list[History] = field(default_factory=lambda: [History()])
 
     def go(self) -> Iterator[RoundReport]:
-        self._remember(*reports(self.run.path))
+        self._remember(*journal.reports(self.run.path))
         start = self.run.checkpoint() or self._first()
         self._open(start)
         refs = self._publish(start, {})
@@ -194,7 +190,7 @@ class _Run:
         unsent = [site.name for site in self.federation.sites if site.executor.kind == "mpi"]
         waits = self.outlook.waits(round)
         plan = e.plan(round, self.federation.clients(), waits, self.past[0], unsent)
-        self.watch(RoundStarted(plan))
+        self.watch(reports.RoundStarted(plan))
         stop_at = time.time() + plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
         jobs = ranks_tasks(self.federation, plan, e.strategy, todo)
@@ -221,7 +217,7 @@ class _Run:
         )
         closing = Closing(
             plan,
-            on_settled=lambda outcome: self.watch(ClientSettled(outcome)),
+            on_settled=lambda outcome: self.watch(reports.ClientSettled(outcome)),
             on_surplus=self._discard,
             on_closed=lambda: self.exchange.mark_closed(todo[0].closed),
             waiting=lambda site: waiting(self.kernel, site),
@@ -263,7 +259,7 @@ class _Run:
         report = self.sheet.report(flight, done, self.exchange.crossed(flight.plan, sent, done))
         self.run.finished(report, done.state, done.residual)
         self._remember(report)
-        self.watch(RoundClosed(report))
+        self.watch(reports.RoundClosed(report))
         self.run.forget(before=report.round)
         return report, self.run.at(report.round + 1, done.model, done.state, done.residual, done.difference)
 
@@ -284,7 +280,7 @@ class _Run:
         patience = self._patience()
         report = replace(pending.report, **(scored(pending.scores, patience) if pending.scores else {}))
         self.run.evaluated(report)
-        self.watch(Evaluated(report))
+        self.watch(reports.Evaluated(report))
         return report
 
     def _patience(self) -> float | None:
@@ -294,7 +290,7 @@ class _Run:
 
     def _unevaluated(self, refs: dict[str, Ref]) -> _Pending | None:
         """After a resume: the last finished round, if the driver died before its evaluation."""
-        done = reports(self.run.path)
+        done = journal.reports(self.run.path)
         if not done or done[-1].round in self.run.evaluated_rounds():
             return None
         return self._evaluate(done[-1], refs)

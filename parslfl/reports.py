@@ -5,9 +5,13 @@ Does not know: how they are made, or where they are kept.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from parslfl.messages import Client, Failure, Outcome, RoundPlan, SitePartial, Update
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,13 @@ class RoundReport:
 
 
 @dataclass(frozen=True)
+class RunStarted:
+    """Event: sites are about to be asked for workers; `remarks`: what is good to know before (`fitting`)."""
+
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RoundStarted:
     """Event: a round's tasks have been submitted."""
 
@@ -122,4 +133,15 @@ class SiteWaits:
     reason: str
 
 
-Event = RoundStarted | ClientSettled | RoundClosed | Evaluated | SiteWaits
+Event = RunStarted | RoundStarted | ClientSettled | RoundClosed | Evaluated | SiteWaits
+#: What hears every event as it happens, in any thread.
+Watch = Callable[[Event], None]
+
+
+def log(event: Event) -> None:
+    """The listener of a program that has none of its own: what a person might act on becomes a warning."""
+    if isinstance(event, RunStarted):
+        for remark in event.remarks:
+            _log.warning("%s", remark)
+    elif isinstance(event, SiteWaits):
+        _log.warning("%s waits: %s", event.site, event.reason)

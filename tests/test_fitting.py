@@ -1,13 +1,14 @@
-"""What a site that merges, or trains on several ranks, cannot do: said before anything starts."""
+"""What a site that merges, or trains on ranks, cannot do, and remarks: said before anything starts."""
 
 from __future__ import annotations
 
 import pytest
 
-from parslfl.errors import ConfigError
+from parslfl.errors import ConfigError, RunError
 from parslfl.experiment import Experiment
-from parslfl.fitting import check
+from parslfl.fitting import check, remarks
 from parslfl.sites import Federation
+from parslfl.strategies.fedavg import FedAvg
 
 
 def site(**changes: object) -> Federation:
@@ -56,3 +57,40 @@ def test_ranks_train_a_client_together_only_if_it_is_a_torch_model_without_state
         check(TOGETHER, Experiment(codec="topk:ratio=0.1"))
     assert str(caught.value) == said
     check(TOGETHER, Experiment(codec="topk:ratio=0.1", error_feedback=False))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "few", "enough"),
+    [
+        ("trimmed:cut=0.3", "cuts nothing off 3 updates", 4),
+        ("krum:hostile=1", "5 updates a round and more, not for 3", 5),
+    ],
+)
+def test_too_few_updates_for_a_strategy_are_remarked_on(strategy: str, few: str, enough: int) -> None:
+    _, said = remarks(site(), Experiment(strategy=strategy, per_round=3))
+    assert few in said
+    assert len(remarks(site(), Experiment(strategy=strategy, per_round=enough))) == 1
+    _, said = remarks(site(), Experiment(strategy=strategy, per_round=enough, fastest=3))
+    assert few in said
+
+
+def test_a_codec_at_a_site_that_sums_is_remarked_on() -> None:
+    """Its updates stay there, and a sum is float32."""
+    assert remarks(MERGING, Experiment()) == []
+    (one,) = remarks(MERGING, Experiment(codec="fp16"))
+    assert one.startswith("fp16 saves only inside far: what travels from there is a sum")
+    both = Federation(sites=(*MERGING.sites, *site(name="ranks", executor=RANKS.sites[0].executor).sites))
+    summed, never = remarks(both, Experiment(codec="topk:ratio=0.1"))
+    assert "saves only inside far" in summed
+    assert never.startswith("topk:ratio=0.1 saves nothing at ranks: updates never leave the ranks' memory")
+    (one,) = remarks(both, Experiment(codec="auto"))
+    assert one.startswith("auto saves only inside far")
+
+
+def test_a_caution_that_fails_is_named() -> None:
+    class Mine(FedAvg):
+        def caution(self, updates: int) -> str:
+            return f"{1 / 0}"
+
+    with pytest.raises(RunError, match=r"Mine\.caution failed: ZeroDivisionError"):
+        remarks(site(), Experiment(strategy=Mine()))

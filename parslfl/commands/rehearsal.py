@@ -22,6 +22,7 @@ from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
 from parslfl.document import shown
 from parslfl.experiment import Experiment
+from parslfl.fitting import remarks
 from parslfl.folding.weighing import likely_width
 from parslfl.messages import RoundPlan
 from parslfl.planning.history import History
@@ -78,7 +79,7 @@ def _lines(request: Request, run_dir: Path | None, done: Sequence[RoundReport]) 
         yield "closes", _closes(plan)
     else:
         yield "rounds", f"none is left to do: all {experiment.rounds} are done; more with --rounds N"
-    yield from (("mind", remark) for remark in request.remarks())
+    yield from (("mind", remark) for remark in remarks(federation, experiment))
     where = shown(run_dir) if run_dir else "a new directory in runs/"
     yield "run", f"{plural(experiment.rounds, 'round')} in {where}{f', {len(done)} done' if done else ''}"
 

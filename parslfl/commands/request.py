@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from parslfl import specs
-from parslfl.codecs.raw import Raw
 from parslfl.commands.flags import FIELDS, SITE
 from parslfl.data.digits import Digits
 from parslfl.data.folder import resolve_folder
@@ -26,24 +25,12 @@ from parslfl.document import Document
 from parslfl.errors import ConfigError, Problem
 from parslfl.experiment import Experiment, load_experiment
 from parslfl.fitting import check
-from parslfl.protocols import NeedsAll, caution
 from parslfl.rundir.journal import described
 from parslfl.rundir.runs import recorded_threads
 from parslfl.settings import build
 from parslfl.sites import Federation, load_federation, local_folders
 
 T = TypeVar("T")
-
-_ALL = (
-    "needs all updates of a round at once: they fill the run directory until its end (one model a client), "
-    "and cannot be merged at their sites"
-)
-
-_RANKS = (
-    "saves nothing at {}: updates never leave the ranks' memory and their sum travels as float32, "
-    "so there it costs time, and accuracy if it is lossy"
-)
-_SUMS = "saves only inside {}: what travels from there is a sum of its updates, as float32"
 
 #: Digits of a number of clients: more is a slip of the finger.
 _DIGITS = 9
@@ -58,26 +45,6 @@ class Request:
     federation: Federation
     experiment: Experiment
     note: str = ""
-
-    def remarks(self) -> list[str]:
-        """What a person should know of strategy and codec before they are run: a sentence each."""
-        strategy, resolved = self.experiment.strategy, self.experiment.resolved()
-        costly = isinstance(strategy, NeedsAll)
-        planned = self.experiment.fastest or self.experiment.per_round
-        doubt = caution(strategy, planned)
-        found = [f"{resolved['strategy']} {said}" for said in (_ALL if costly else "", doubt) if said]
-        return [*found, *(f"{resolved['codec']} {said}" for said in self._idle())]
-
-    def _idle(self) -> list[str]:
-        """Where the codec does less than one might think, since a site sends one sum."""
-        codec = self.experiment.codec
-        summing = [] if isinstance(codec, Raw) else [s for s in self.federation.sites if s.merges()]
-        ranks = [site.name for site in summing if site.executor.kind == "mpi"]
-        others = [site.name for site in summing if site.executor.kind != "mpi"]
-        found = [_SUMS.format(", ".join(others))] if others else []
-        if ranks and not isinstance(codec, str):  # "auto" leaves ranks the mildest
-            found.append(_RANKS.format(", ".join(ranks)))
-        return found
 
 
 def asked(args: Namespace, defaults: Mapping[str, object], *, fitting: bool = True) -> Request:

@@ -16,6 +16,7 @@ from rich.console import Console
 from parslfl.commands.request import Request
 from parslfl.document import shown
 from parslfl.errors import RunError
+from parslfl.fitting import remarks
 from parslfl.report import tables
 from parslfl.report.live import Display, display
 from parslfl.report.progress import Row, resumed
@@ -84,7 +85,7 @@ def _title(request: Request, path: Path) -> str:
     lines = (
         f"{what['name']}: {what['dataset']} by {what['partition']}, {what['model']}, {what['strategy']}",
         f"{plural(clients, 'client')} at {sites}, {what['per_round']} a round; {shown(path)}",
-        *request.remarks(),
+        *remarks(request.federation, request.experiment),
     )
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from parslfl.reports import (
     Incident,
     RoundReport,
     RoundStarted,
+    RunStarted,
     SiteTimes,
     SiteWaits,
 )
@@ -170,7 +171,7 @@ def advance(progress: Progress, event: Event, now: float) -> Progress:
         return replace(progress, plan=event.plan, since=now, settled=())
     if isinstance(event, ClientSettled):
         return _settle(progress, event.outcome)
-    if isinstance(event, SiteWaits):
+    if isinstance(event, RunStarted | SiteWaits):
         return progress
     return replace(progress, rows=_with(progress.rows, Row.of(event.report)))
 

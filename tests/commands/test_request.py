@@ -178,28 +178,7 @@ def test_a_strategy_that_needs_all_updates_says_so_before_the_run(site: str) -> 
         "trimmed:cut=0.1 needs all updates of a round at once: they fill the run directory until its "
         "end (one model a client), and cannot be merged at their sites"
     )
-    assert plain.remarks() == []
     assert len(training._title(plain, Path("runs/x")).splitlines()) == 2
-
-
-@pytest.mark.parametrize(
-    ("strategy", "few", "enough"),
-    [
-        ("trimmed:cut=0.3", "cuts nothing off 3 updates", 4),
-        ("krum:hostile=1", "5 updates a round and more, not for 3", 5),
-    ],
-)
-def test_too_few_updates_for_a_strategy_are_said_before_the_run(
-    site: str, strategy: str, few: str, enough: int
-) -> None:
-    said = [
-        asked(words("--site", site, "--per-round", n, "--strategy", strategy), {}).remarks()[1:]
-        for n in ("3", str(enough))
-    ]
-    assert [few in remark for remark in said[0]] == [True]
-    assert said[1] == []
-    fastest = words("--site", site, "--per-round", str(enough), "--fastest", "3", "--strategy", strategy)
-    assert few in asked(fastest, {}).remarks()[1]
 
 
 def test_settings_go_where_they_belong() -> None:
@@ -220,16 +199,3 @@ def test_settings_that_belong_nowhere_are_refused() -> None:
         "--set site.0.clients=3: site.0.clients: unknown field (did you mean 'sites'?)",
     ]
     assert len(lines) == 5
-
-
-def test_a_codec_at_a_site_that_sums_is_remarked_on(site: str) -> None:
-    """Its updates stay there, and a sum is float32."""
-    given = ["--site", site, "--per-round", "2", "--set", "sites.a.merge=site"]
-    assert asked(words(*given), {}).remarks() == []
-    (one,) = asked(words(*given, "--codec", "fp16"), {}).remarks()
-    assert one.startswith("fp16 saves only inside a: what travels from there is a sum")
-    ranks = ["--set", "sites.b.executor={kind: mpi, ranks_per_node: 2}", "--set", "sites.b.merge=site"]
-    _, two = asked(words(*given, *ranks, "--codec", "topk:ratio=0.1"), {}).remarks()
-    assert two.startswith("topk:ratio=0.1 saves nothing at b: updates never leave the ranks' memory")
-    (one,) = asked(words(*given, *ranks, "--codec", "auto"), {}).remarks()
-    assert one.startswith("auto saves only inside a")
