@@ -16,7 +16,7 @@ from parslfl.keep import ClientStore
 from parslfl.learning import Guide, LocalWork, Personal, Scores, Trained, Visit
 from parslfl.messages import Ref, TrainTask
 from parslfl.params import Params, require_like, squared_norm, trained
-from parslfl.protocols import ClientSide, Transport
+from parslfl.protocols import ClientSide, Transport, shares
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class ClientPart:
     shared: Params
     kept: Params
     notes: tuple[str, ...]
+
+    @property
+    def afresh(self) -> bool:
+        """Whether what it had kept is lost."""
+        return bool(self.notes)
 
     def guide(self) -> Guide:
         """What steers its training."""
@@ -69,7 +74,8 @@ def begin(task: TrainTask, params: Params) -> ClientPart | None:
     found, notes = ClientStore(task.store).recall(task.client, name, task.accepted, fresh)
     kept = fresh if task.accepted < 0 or notes else found
     shared = read_shared(task.transport, task.shared) if task.shared else {}
-    said = tuple(f"{note.removesuffix(': from zeros')}: begun afresh" for note in notes)
+    after = ", and all clients with it from the next round" if shares(strategy) else ""
+    said = tuple(f"{note.removesuffix(': from zeros')}: begun afresh{after}" for note in notes)
     return ClientPart(task, strategy, params, shared, kept, said)
 
 

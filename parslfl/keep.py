@@ -113,6 +113,12 @@ class ClientStore:
         )
 
 
-def last_accepted(done: Iterable[RoundReport]) -> dict[Client, int]:
-    """The last of these rounds, oldest first, in which each client's update was folded."""
-    return {update.client: report.round for report in done for update in report.updates}
+def note_accepted(accepted: dict[Client, int], done: Iterable[RoundReport], together: bool) -> None:
+    """Put into `accepted` the last of these rounds, oldest first, that each client's update was folded in.
+
+    `together`: where one client has lost what it kept, what the others have counts no longer.
+    """
+    for report in done:
+        accepted.update((update.client, report.round) for update in report.updates)
+        if together and any(update.afresh for update in report.updates):
+            accepted.clear()

@@ -138,7 +138,8 @@ class Evidence:
 
     The client's word: `samples` it has seen, `examples` it has (at least as many; more, where it was
     stopped within its first epoch), `steps`, its losses (of the first and last epoch, and of the global
-    model before training) and `variance`. The driver's own: `work`, what it had asked for, and `norm`, the
+    model before training), `variance`, and whether it began `afresh`, having lost what it had kept for the
+    strategy. The driver's own: `work`, what it had asked for, and `norm`, the
     L2 norm of the decoded update.
     """
 
@@ -151,6 +152,7 @@ class Evidence:
     start_loss: float | None = None
     variance: float | None = None
     examples: int = 0
+    afresh: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "examples", max(self.examples, self.samples))

@@ -209,6 +209,7 @@ class Update:
     should know about this update, such as state that was expected at the site and not found.
     `examples`: those it trains on; it may have been stopped before it saw them all, as `samples` tells.
     `start_loss`, `variance` (see `learning.Evidence`) and `personal`: None unless the strategy asks.
+    `afresh`: what its client had kept for the strategy was lost; `notes` say where.
     """
 
     client: Client
@@ -228,6 +229,7 @@ class Update:
     variance: float | None = None
     personal: Personal | None = None
     examples: int = 0
+    afresh: bool = False
 
 
 #: error: training raised. lost: its worker or block died. late: the round closed first.

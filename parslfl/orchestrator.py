@@ -32,7 +32,7 @@ from parslfl.folding.merging import Folding
 from parslfl.folding.receiving import discard
 from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, data_folders, home_name, scored
-from parslfl.keep import last_accepted
+from parslfl.keep import note_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
 from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
@@ -237,7 +237,7 @@ class _Run:
             transport=self.exchange.there(site.name),
             seed=derive(self.experiment.seed, "train", round, given.client.index),
             stop_at=stop_at,
-            store=(state_folder(site, self.run.path) or "") if self.experiment.keepers() else "",
+            store=(state_folder(site, self.run.path, self.run.id) or "") if self.experiment.keepers() else "",
             accepted=self.accepted.get(given.client, -1),
             strategy=strategy if isinstance(strategy, ClientSide) else None,
             shared=self.shared.get(site.name),
@@ -265,7 +265,7 @@ class _Run:
 
     def _remember(self, *done: RoundReport) -> None:
         """What the next round goes by."""
-        self.accepted.update(last_accepted(done))
+        note_accepted(self.accepted, done, shares(self.experiment.strategy))
         if self.experiment.adapts():
             self.past[0] = reduce(History.after, done, self.past[0])
 

@@ -202,7 +202,8 @@ class NeedsAll(Protocol):
 class ClientSide(Protocol):
     """A strategy with a part that clients do, and something that they keep from round to round.
 
-    Its class has `keeps = True`, and `shares = True` if clients need the server's state.
+    Its class has `keeps = True`, and `shares = True` if clients need the server's state. That goes with what
+    clients keep: where one has lost that (`Evidence.afresh`), all begin afresh in the next round.
     """
 
     def fresh(self, params: Params) -> Params:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,7 +19,6 @@ from parslfl.channels import File, Grpc, Inline, ProxyStore
 from parslfl.document import Document, dotted
 from parslfl.errors import ConfigError, Problem
 from parslfl.messages import Client
-from parslfl.params import checksum
 from parslfl.settings import by_kind
 from parslfl.specs import hint
 from parslfl_executors.fields import Count, FieldError, Settings, Whole
@@ -155,8 +153,8 @@ class Federation(Settings):
         return self.model_dump(mode="json")
 
 
-def state_folder(site: Site, run: Path) -> str | None:
-    """Where clients at `site` keep state in the run in directory `run`; None: nowhere.
+def state_folder(site: Site, run: Path, name: str) -> str | None:
+    """Where clients at `site` keep state, in the run `name` (`RunDir.id`) in directory `run`; None: nowhere.
 
     It is not removed with the run's other files, since the run may go on.
     """
@@ -164,8 +162,7 @@ def state_folder(site: Site, run: Path) -> str | None:
     place = site.state or (str(Path(shared).absolute()) if shared else None)
     if place is None:
         return str(run / "clients") if site.transport.kind == "file" else None
-    owner = f"{socket.gethostname()}:{run.resolve()}"
-    return f"{place}/parslfl-{checksum([owner.encode()])}-clients"
+    return f"{place}/parslfl-{name}-clients"
 
 
 def local_folders(federation: Federation, default: Path) -> dict[str, Path]:

@@ -155,6 +155,7 @@ def _train(task: TrainTask) -> Outcome:
             send=sent.seconds,
         ),
         notes=(*start.notes, *(part.notes if part else ()), *sent.notes),
+        afresh=part is not None and part.afresh,
         bytes_down=start.came + beside,
         raw_down=task.start.size + beside if isinstance(task.start, ModelRef) else 0,
         start_loss=None if start_loss is None else float(start_loss),

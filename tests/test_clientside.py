@@ -103,9 +103,12 @@ def test_an_update_that_was_not_accepted_leaves_no_trace(tmp_path: Path) -> None
 def test_a_state_that_is_gone_is_said(tmp_path: Path, strategy: Strategy) -> None:
     name = type(strategy).__name__.lower()
     lost = trained(task(tmp_path, strategy, round=3, accepted=2))
-    assert lost.notes == (f"{name} of round 3 is gone or damaged in {tmp_path}/clients: begun afresh",)
+    (note,) = lost.notes
+    others = ", and all clients with it from the next round" if isinstance(strategy, Scaffold) else ""
+    assert note == f"{name} of round 3 is gone or damaged in {tmp_path}/clients: begun afresh{others}"
     fresh = trained(task(tmp_path / "new", strategy, round=3))
     assert fresh.notes == ()
+    assert (lost.afresh, fresh.afresh) == (True, False)
     assert lost.ref.checksum == fresh.ref.checksum
     one, two = kept(tmp_path, strategy, 3), kept(tmp_path / "new", strategy, 3)
     assert one is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -283,13 +282,12 @@ def test_an_empty_name_in_a_path_is_told() -> None:
 def test_clients_state_lies_in_the_file_transports_place_unless_the_site_names_one(tmp_path: Path) -> None:
     site = Site(name="here", clients=1, executor=Local())
     run, shared = tmp_path / "run", Site(**{**dict(site), "transport": File(path="/scratch")})
-    assert state_folder(site, run) == str(run / "clients")
-    assert re.fullmatch(r"/scratch/parslfl-[0-9a-f]{16}-clients", state_folder(shared, run) or "")
-    assert state_folder(shared, run) == state_folder(shared, run)
-    assert state_folder(shared, run) != state_folder(shared, tmp_path / "other")
+    assert state_folder(site, run, "7f") == str(run / "clients")
+    assert state_folder(shared, run, "7f") == "/scratch/parslfl-7f-clients"
+    assert state_folder(shared, tmp_path / "moved", "7f") == "/scratch/parslfl-7f-clients"
     named = Site(**{**dict(site), "transport": Inline(), "state": "/keep"})
-    assert (state_folder(named, run) or "").startswith("/keep/parslfl-")
-    assert state_folder(Site(**{**dict(site), "transport": Inline()}), run) is None
+    assert state_folder(named, run, "7f") == "/keep/parslfl-7f-clients"
+    assert state_folder(Site(**{**dict(site), "transport": Inline()}), run, "7f") is None
 
 
 def test_a_state_folder_is_named_from_the_root(folder: Path) -> None:

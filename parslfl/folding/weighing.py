@@ -53,6 +53,7 @@ def weigh(update: Update, work: LocalWork, norm: float) -> Evidence:
         start_loss=update.start_loss if work.start_loss else None,
         variance=update.variance if work.variance else None,
         examples=update.examples,
+        afresh=update.afresh,
     )
 
 

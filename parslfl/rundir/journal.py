@@ -1,6 +1,6 @@
 """The run directory: the only state a run has.
 
-    run.yaml        federation and experiment as resolved, versions of what computes
+    run.yaml        the run's id, federation and experiment as resolved, versions of what computes
     journal.jsonl   one line an event, in order: a round finished, a model evaluated
     metrics.jsonl   one flat line a complete round, for plots
     signals.jsonl   one line a planned round: how each site stood
@@ -25,6 +25,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,6 +104,11 @@ class RunDir:
                 raise
             place = error.filename or self.path
             raise RunError(f"cannot write the run directory {self.path}: {place}: {error.strerror}") from None
+
+    @cached_property
+    def id(self) -> str:
+        """What names the run, wherever its directory is and whichever host goes on with it."""
+        return str(described(self.path)["id"])
 
     @property
     def models(self) -> Path:

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
@@ -42,10 +43,11 @@ def open_run(
     path = Path(run_dir).absolute() if run_dir is not None else fresh_path(experiment.name)
     now = _now(federation, experiment)
     if not resume:
-        return RunDir.create(path, now)
+        return RunDir.create(path, {"id": _new_id(), **now})
     then = described(path)
     _require_same(then, now, path)
-    run = RunDir.open(path, {**then, "federation": now["federation"], "experiment": now["experiment"]})
+    asked = {name: now[name] for name in ("federation", "experiment")}
+    run = RunDir.open(path, {"id": _new_id(), **then, **asked})
     _tell_versions(then.get("versions"), path)
     return run
 
@@ -61,6 +63,11 @@ def finished(path: Path, federation: Federation, experiment: Experiment, resume:
         return []
     _require_same(described(path), _now(federation, experiment), path)
     return reports(path)
+
+
+def _new_id() -> str:
+    """A name that no other run has, and that stays: directories are moved, and taken up from other hosts."""
+    return uuid4().hex[:16]
 
 
 def _now(federation: Federation, experiment: Experiment) -> dict[str, Any]:

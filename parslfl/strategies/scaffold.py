@@ -14,6 +14,9 @@ The algorithm sends y_k - x and c_k' - c_k. Here only y_k - x travels: by option
 -c - (y_k - x) / (K * eta), so the server sums the update once more with that scale. Half the bytes, and
 client and server agree on c_k whatever a codec has lost. With momentum, K is `fednova.step_norm`.
 
+A client that has lost its c_k begins with 0, but its old one is still in c, and nothing would ever take that
+out: so c and all c_k begin afresh.
+
 Does not know: where c_k is kept; `keep.ClientStore` does.
 """
 
@@ -25,7 +28,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
-from parslfl.params import Params, fold, subtract, trained, zeros_like
+from parslfl.params import Params, clear, fold, subtract, trained, zeros_like
 from parslfl.strategies.fedavg import apply, require_one_of, require_positive
 from parslfl.strategies.fednova import inverse, step_norm
 
@@ -65,7 +68,7 @@ class Scaffold:
         return 1.0, _per_gradient(evidence.work, evidence.steps)
 
     def start(self, params: Params) -> Params:
-        return {**zeros_like(trained(params)), **dict.fromkeys((_WEIGHTS, _UPDATES), np.array(0))}
+        return {**zeros_like(trained(params)), **_nothing()}
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
         weights = [weight for e in cohort.evidence if (weight := self.weight(e))]
@@ -73,6 +76,9 @@ class Scaffold:
         counted = {name: np.asarray(state[name] + number) for name, number in found.items()}
         before, after = (cohort.clients * _mean_weight(one) for one in (state, counted))
         (moved,) = cohort.extra
+        if any(one.afresh for one in cohort.evidence):
+            clear(moved)
+            return {**moved, **_nothing()}, apply(params, mean, self.lr)
         for control in moved.values():
             np.multiply(control, control.dtype.type(-sum(weights) / after), out=control)
         fold(moved, trained(state), (before - sum(weights)) / after)
@@ -90,6 +96,10 @@ class Scaffold:
         control = subtract(visit.kept, visit.shared)
         fold(control, visit.delta, -_per_gradient(visit.work, visit.steps))
         return control, None
+
+
+def _nothing() -> Params:
+    return dict.fromkeys((_WEIGHTS, _UPDATES), np.array(0))
 
 
 def _mean_weight(state: Params) -> float:

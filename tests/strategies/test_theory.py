@@ -207,6 +207,28 @@ def test_scaffold_drifts_less_than_fedavg(aggregated: Aggregated) -> None:
     assert distance[Scaffold()] < 0.001
 
 
+def test_scaffold_ends_there_though_a_client_loses_what_it_kept(aggregated: Aggregated) -> None:
+    """Its old c_k would stay in c for good, a third of what steers all: so everybody begins afresh."""
+    work = LocalWork(epochs=20, batch_size=12, lr=0.1, weight_decay=0.1)
+    params = Softmax().init((4,), 3, 0)
+    best = Softmax().train(params, examples(), replace(work, epochs=2000), 0, never).params
+    strategy = Scaffold()
+    state, clients = strategy.start(params), Clients(strategy, work)
+    for round in range(50):
+        lost = round == 10
+        if lost:
+            del clients.kept[0]
+        deltas, steps = clients.round(state, params, range(3))
+        facts = {"steps": steps, "samples": [4] * 3, "afresh": [lost, False, False]}
+        before = params
+        state, params = aggregated(strategy, deltas, params=params, state=state, work=work, **facts)
+        if lost:
+            clients.kept.clear()  # as the driver does: `keep.note_accepted`
+            assert not any(array.any() for array in state.values())
+            assert any((params[name] != before[name]).any() for name in params)
+    assert sum(np.square(params[n] - best[n]).sum() for n in params) ** 0.5 < 0.001
+
+
 def test_scaffold_ends_there_with_some_clients_a_round_too(aggregated: Aggregated) -> None:
     """Clients of unequal sizes, two of three in a round: c must not lose track of them."""
     work = LocalWork(epochs=5, batch_size=12, lr=0.1, weight_decay=0.1)
