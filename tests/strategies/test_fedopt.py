@@ -53,6 +53,22 @@ def test_yogi(aggregated: Aggregated) -> None:
     assert new["w"].tolist() == pytest.approx([expected, 2, 3], rel=1e-6)
 
 
+@pytest.mark.parametrize("strategy", [FedAvgM(lr=0.01), FedAdagrad(), FedAdam(), FedYogi()], ids=repr)
+def test_steps_of_half_precision_are_those_of_single(strategy: Strategy) -> None:
+    """300 rounds of one D, whose square float16 cannot hold, or whose v would never leave tau^2."""
+    steps = []
+    for dtype in (np.float16, np.float32):
+        zero = {"h": np.zeros(3, dtype)}
+        state, found = strategy.start(zero), []
+        for _ in range(300):
+            mean = {"h": np.array([300, 0.125, 2**-10], dtype)}
+            state, new = strategy.step(state, zero, mean, Cohort((), 1))
+            assert (new["h"].dtype, {a.dtype for a in state.values()}) == (dtype, {np.dtype(np.float32)})
+            found.append(new["h"].astype(np.float64))
+        steps.append(found)
+    np.testing.assert_allclose(*steps, rtol=2**-9, atol=2**-24)
+
+
 @pytest.mark.parametrize("strategy", [FedAdagrad(), FedAdam(), FedYogi()])
 def test_blocks_make_no_difference(strategy: Strategy) -> None:
     """Two blocks and one element more: each element has the value that it has alone."""
