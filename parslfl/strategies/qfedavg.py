@@ -4,7 +4,9 @@
     h_k = q * F_k^(q-1) * ||D_k||^2 + L * F_k^q
     w_{t+1} = w_t - sum_k F_k^q * D_k / sum_k h_k
 
-F_k is the loss of the global model w_t on client k's samples: those it serves badly count more.
+F_k is the loss of the global model w_t on client k's samples: those it serves badly count more. The paper
+draws client k with probability p_k = n_k / n; here each is as likely as any other, so that what is lowered is
+its objective with all p_k alike, sum_k F_k^(q+1) / (q+1), whatever numbers of samples clients have.
 
 Does not know: how the loss is measured; `tasks` scores the model before it trains.
 """
