@@ -66,7 +66,7 @@ def test_steps_of_half_precision_are_those_of_single(strategy: Strategy) -> None
             assert (new["h"].dtype, {a.dtype for a in state.values()}) == (dtype, {np.dtype(np.float32)})
             found.append(new["h"].astype(np.float64))
         steps.append(found)
-    np.testing.assert_allclose(*steps, rtol=2**-9, atol=2**-24)
+    np.testing.assert_allclose(steps[0], steps[1], rtol=2**-9, atol=2**-24)
 
 
 @pytest.mark.parametrize("strategy", [FedAdagrad(), FedAdam(), FedYogi()])
