@@ -60,22 +60,23 @@ class Stack:
             if weight:
                 fold(out, delta, weight)
 
-    def squared_distances(self) -> Matrix:
-        """||row_i - row_j||^2 for all pairs, float64 (n, n), in one pass.
+    def products(self) -> Matrix:
+        """Inner products of all pairs of rows, float64 (n, n), in one pass: about an origin near to them.
 
-        By the rows' inner products, less the shortest row of each block: that takes no distance away, makes
-        no row more than twice as long, whatever others are there (a huge one would drown the rest in the
-        rows' mean), and leaves little where all are nearly the same.
+        That is the shortest row of each block: to take it off changes no distance, makes no row more than
+        twice as long, whatever others are there (a huge one would drown the rest in the rows' mean), and
+        leaves little where all are nearly the same.
         """
         gram = np.zeros((len(self), len(self)))
         for rows, _ in self._walk(self.deltas[0]):
             wide = rows.astype(np.float64)
             wide -= wide[np.einsum("ij,ij->i", wide, wide).argmin()]
             gram += wide @ wide.T
-        squares = gram.diagonal()
-        found: Matrix = np.maximum(squares[:, None] + squares - 2 * gram, 0)
-        np.fill_diagonal(found, 0)
-        return (found + found.T) / 2
+        return gram
+
+    def squared_distances(self) -> Matrix:
+        """||row_i - row_j||^2 for all pairs, float64 (n, n), in one pass."""
+        return squared_distances(self.products())
 
     def _walk(self, out: Params) -> Iterator[tuple[Rows, Rows]]:
         """(a block of every row, the same block of `out`)."""
@@ -89,6 +90,14 @@ class Stack:
                 for row, part in zip(rows, parts, strict=True):
                     row[:] = part
                 yield (rows if shares is None else np.einsum("ij,jk->ik", shares, rows)), into
+
+
+def squared_distances(products: Matrix) -> Matrix:
+    """||row_i - row_j||^2 for all pairs, from the rows' inner products about any origin."""
+    squares = products.diagonal()
+    found: Matrix = np.maximum(squares[:, None] + squares - 2 * products, 0)
+    np.fill_diagonal(found, 0)
+    return (found + found.T) / 2
 
 
 def in_order(rows: Rows) -> Rows:

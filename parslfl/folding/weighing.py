@@ -16,6 +16,8 @@ from parslfl.protocols import Strategy, is_scaled
 
 #: Beyond these no honest update lies, and the sum of a million within them is still finite.
 MAX_WEIGHT, MAX_STEPS = 1e12, 1_000_000_000
+#: In sums of float32 less is soon nothing: were all weights so small, their mean would be 0 / 0.
+MIN_WEIGHT = 1e-36
 
 
 def worth(update: Update, work: LocalWork, norm: float, strategy: Strategy) -> tuple[Evidence, float]:
@@ -66,10 +68,10 @@ def weight_of(evidence: Evidence, strategy: Strategy) -> float:
     """
     with _reckoning(strategy, "weight"):
         weight = float(strategy.weight(evidence))
-    if not 0 <= weight <= MAX_WEIGHT:
+    if weight != 0 and not MIN_WEIGHT <= weight <= MAX_WEIGHT:
         raise PayloadError(
             f"has the impossible weight {weight:g} by {type(strategy).__name__}.weight, from what it claims "
-            f"and the strategy's fields: 0 to {MAX_WEIGHT:g} are possible"
+            f"and the strategy's fields: 0, and {MIN_WEIGHT:g} to {MAX_WEIGHT:g}, are possible"
         )
     return weight
 

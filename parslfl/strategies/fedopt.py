@@ -8,7 +8,8 @@ is Hsu et al. 2019, "Measuring the Effects of Non-Identical Data Distribution", 
     FedAdam     v_t = beta2 * v_{t-1} + (1 - beta2) * D_t^2
     FedYogi     v_t = v_{t-1} - (1 - beta2) * D_t^2 * sign(v_{t-1} - D_t^2)
 
-with m_{-1} = 0 and v_{-1} = tau^2, without bias correction, as in the paper.
+with m_{-1} = 0 and v_{-1} = tau^2, without bias correction, as in the paper. All is in at least float32, and
+only the step is cast to a model's half precision: float16 has no room for D_t^2 or for a v that decays.
 
 Does not know: how clients train.
 """
@@ -17,12 +18,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.params import Params, blocks, fold, trained, zeros_like
+from parslfl.params import Array, Params, blocks, fold, wide
 from parslfl.strategies.fedavg import apply, require_positive
 
 Floats = npt.NDArray[np.floating]
@@ -46,11 +48,16 @@ class FedAvgM:
         return float(evidence.samples)
 
     def start(self, params: Params) -> Params:
-        return zeros_like(trained(params))
+        return _filled(params, 0)
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        fold(mean, state, self.beta)
-        return mean, apply(params, {name: m.copy() for name, m in mean.items()}, self.lr)
+        new = {name: delta.astype(_wide(delta), copy=False) for name, delta in mean.items()}
+        fold(new, state, self.beta)
+        steps = {
+            name: np.multiply(m, m.dtype.type(self.lr), out=np.empty_like(mean[name]))
+            for name, m in new.items()
+        }
+        return new, apply(params, steps, 1.0)
 
 
 @dataclass(frozen=True)
@@ -77,16 +84,16 @@ class _Adaptive(ABC):
         return float(evidence.samples)
 
     def start(self, params: Params) -> Params:
-        now = trained(params)
-        first = {f"m/{name}": np.zeros_like(a) for name, a in now.items()}
-        return {**first, **{f"v/{name}": np.full_like(a, self.tau**2) for name, a in now.items()}}
+        first, second = _filled(params, 0), _filled(params, self.tau**2)
+        return {f"m/{name}": m for name, m in first.items()} | {f"v/{name}": v for name, v in second.items()}
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        new = {name: np.empty_like(array) for name, array in state.items()}
+        new = {name: np.empty(array.shape, _wide(array)) for name, array in state.items()}
         for name, delta in mean.items():
             walk = (state[f"m/{name}"], state[f"v/{name}"], new[f"m/{name}"], new[f"v/{name}"], delta)
-            for m, v, next_m, next_v, d in zip(*map(blocks, walk), strict=True):
-                real = d.dtype.type
+            for m, v, next_m, next_v, into in zip(*map(blocks, walk), strict=True):
+                real = next_v.dtype.type
+                d = into.astype(next_v.dtype, copy=False)
                 np.multiply(d, d, out=next_v)
                 next_v[:] = self.second(v, next_v)
                 np.multiply(m, real(self.beta1), out=next_m)
@@ -94,7 +101,8 @@ class _Adaptive(ABC):
                 np.add(next_m, d, out=next_m)
                 np.add(np.sqrt(next_v, out=d), real(self.tau), out=d)
                 np.divide(next_m, d, out=d)
-        return new, apply(params, mean, self.lr)
+                np.multiply(d, real(self.lr), out=into)
+        return new, apply(params, mean, 1.0)
 
 
 @dataclass(frozen=True)
@@ -139,6 +147,15 @@ class FedYogi(_Adaptive):
         squares *= squares.dtype.type(1 - self.beta2)
         squares *= towards
         return np.subtract(v, squares, out=squares)
+
+
+def _wide(array: Array) -> np.dtype[Any]:
+    return np.result_type(array.dtype, np.float32)
+
+
+def _filled(params: Params, value: float) -> Params:
+    """Arrays like the trained ones of `params`, in at least float32, full of `value`."""
+    return {name: np.full(array.shape, value, array.dtype) for name, array in wide(params).items()}
 
 
 def _below_one(name: str, value: float) -> None:

@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.params import Params
-from parslfl.stack import Matrix, Rows, Stack, in_order
+from parslfl.stack import Matrix, Rows, Stack, in_order, squared_distances
 from parslfl.strategies.fedavg import apply, require_no_less, require_positive
 
 Row = npt.NDArray[np.float64]
@@ -189,16 +189,25 @@ class GeometricMedian(_Mixing):
 
     def combine(self, stack: Stack, cohort: Cohort, out: Params) -> None:
         stack = self.mixed(stack)
-        stack.weighted(self.weights(stack.squared_distances()).tolist(), out)
+        stack.weighted(self.weights(stack.products()).tolist(), out)
 
-    def weights(self, squared: Matrix) -> Row:
-        """What each update counts, of 1 in all, from their squared distances."""
-        away = np.sqrt(squared)
+    def weights(self, products: Matrix) -> Row:
+        """What each update counts, of 1 in all, from their inner products about an origin near to them.
+
+        ||v - d_i||^2 for v = sum_j found_j d_j is reckoned about an update that has most others near. A huge
+        one counts the less the longer it is, so that no term is then much larger than the honest distances.
+        From the squared distances alone, two terms as long as it is would have to cancel, and rounding would
+        take one update for v.
+        """
+        away = np.sqrt(squared_distances(products))
         nearest = away[away.sum(axis=1).argmin()]
         found = _shares(nearest + np.median(nearest))
+        inmost = int(np.median(away, axis=1).argmin())
+        about = products - products[inmost]
+        about -= about[:, inmost, None]
         for _ in range(_MOST):
-            # ||v - d_i||^2 for v = sum_j found_j d_j
-            moved = squared @ found - found @ squared @ found / 2
+            towards = about @ found
+            moved = about.diagonal() - 2 * towards + found @ towards
             found, before = _shares(np.sqrt(np.maximum(moved, 0))), found
             if np.abs(found - before).max() < _SETTLED:
                 break

@@ -442,6 +442,7 @@ def test_what_a_strategy_asked_for_must_come(tmp_path: Path) -> None:
         (QFedAvg(q=2), {"start_loss": 1e300}, "claims what QFedAvg.weight has no answer to: math range"),
         (FedAvg(), {"samples": 10**400}, "claims what FedAvg.weight has no answer to: int too"),
         (Dynamic("loss"), {"loss": math.nan}, "has the impossible weight nan"),
+        (Dynamic("loss"), {"loss": 1e50}, "has the impossible weight 1e-50"),
     ],
 )
 def test_a_claim_that_cannot_be_reckoned_with_costs_its_client_only(

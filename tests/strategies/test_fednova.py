@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
-from parslfl.learning import LocalWork
+from parslfl.folding.weighing import weight_of
+from parslfl.learning import Evidence, LocalWork
 from parslfl.params import Params
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.fednova import FedNova, step_norm
@@ -77,6 +79,31 @@ def test_qfedavg_without_q_counts_clients_alike(aggregated: Aggregated) -> None:
 def test_a_client_without_loss_hardly_counts(aggregated: Aggregated) -> None:
     _, new = aggregated(QFedAvg(q=2), [[1, 0, 0], [0, 1, 0]], start_loss=[0.0, 1.0])
     assert new["w"].tolist() == pytest.approx([1, 2 + 10 / 210, 3])
+
+
+@pytest.mark.parametrize("q", [5, 10, 15, 100])
+def test_qfedavg_stays_where_nobody_has_any_loss(aggregated: Aggregated, q: float) -> None:
+    _, new = aggregated(QFedAvg(q=q), [[1, 0, 0], [0, 1, 0]], start_loss=[0.0, 0.0])
+    assert new["w"].tolist() == pytest.approx([1, 2, 3])
+
+
+@pytest.mark.parametrize(("q", "loss"), [(15, 1e-3), (10, 2e-5), (25, 1e-6)])
+def test_qfedavg_where_powers_of_losses_are_below_float32(
+    aggregated: Aggregated, q: float, loss: float
+) -> None:
+    """lr 0.1, so L = 10; delta = (s, 0, 0) and (0, s, 0) with s^2 = F / q.
+
+    h = q F^(q-1) * 100 F / q + 10 F^q = 110 F^q for both; w += 10 F^q * (s, s, 0) / (220 F^q).
+    """
+    s = (loss / q) ** 0.5
+    start: Params = {"w": np.zeros(3, np.float32)}
+    _, new = aggregated(QFedAvg(q=q), [[s, 0, 0], [0, s, 0]], params=start, start_loss=[loss, loss])
+    assert new["w"].tolist() == pytest.approx([s / 22, s / 22, 0], rel=1e-5)
+
+
+def test_qfedavgs_least_weight_is_one_that_updates_may_have() -> None:
+    evidence = Evidence(1, 1, LocalWork(), 1.0, start_loss=0.0)
+    assert 0 < weight_of(evidence, QFedAvg(q=15)) < 1e-35
 
 
 def test_the_loss_that_qfedavg_needs_is_asked_for() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from parslfl.errors import ConfigError
-from parslfl.params import Params
+from parslfl.learning import Cohort
+from parslfl.params import BLOCK, Params
 from parslfl.protocols import Strategy
 from parslfl.specs import parse
 from parslfl.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
@@ -52,15 +53,29 @@ def test_yogi(aggregated: Aggregated) -> None:
     assert new["w"].tolist() == pytest.approx([expected, 2, 3], rel=1e-6)
 
 
+@pytest.mark.parametrize("strategy", [FedAvgM(lr=0.01), FedAdagrad(), FedAdam(), FedYogi()], ids=repr)
+def test_steps_of_half_precision_are_those_of_single(strategy: Strategy) -> None:
+    """300 rounds of one D, whose square float16 cannot hold, or whose v would never leave tau^2."""
+    steps = []
+    for dtype in (np.float16, np.float32):
+        zero = {"h": np.zeros(3, dtype)}
+        state, found = strategy.start(zero), []
+        for _ in range(300):
+            mean = {"h": np.array([300, 0.125, 2**-10], dtype)}
+            state, new = strategy.step(state, zero, mean, Cohort((), 1))
+            assert (new["h"].dtype, {a.dtype for a in state.values()}) == (dtype, {np.dtype(np.float32)})
+            found.append(new["h"].astype(np.float64))
+        steps.append(found)
+    np.testing.assert_allclose(steps[0], steps[1], rtol=2**-9, atol=2**-24)
+
+
 @pytest.mark.parametrize("strategy", [FedAdagrad(), FedAdam(), FedYogi()])
 def test_blocks_make_no_difference(strategy: Strategy) -> None:
-    """200,000 elements are four blocks: each element has the value that it has alone."""
-    from parslfl.learning import Cohort
-
+    """Two blocks and one element more: each element has the value that it has alone."""
     random = np.random.default_rng(0)
-    w, d = (random.normal(size=200_000).astype(np.float32) for _ in range(2))
+    w, d = (random.normal(size=2 * BLOCK + 1).astype(np.float32) for _ in range(2))
     state, new = strategy.step(strategy.start({"w": w}), {"w": w}, {"w": d.copy()}, Cohort((), 1))
-    for at in (0, 65_536, 199_999):
+    for at in (0, BLOCK - 1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK):
         one = {"w": w[at : at + 1]}
         few, alone = strategy.step(strategy.start(one), one, {"w": d[at : at + 1].copy()}, Cohort((), 1))
         assert alone["w"][0] == new["w"][at]

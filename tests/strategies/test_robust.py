@@ -140,6 +140,25 @@ def test_geometric_median_holds_against_fewer_than_half(liars: int, updates: int
     assert np.linalg.norm(out["w"]) < 2
 
 
+@pytest.mark.parametrize("norm", [1e-5, 1e-2, 0.1, 3.0])
+def test_how_long_giants_are_makes_no_difference(norm: float) -> None:
+    """Seven honest, two giants and a liar 50 times as long: a giant pulls by its direction alone, so that the
+    result is that with giants of a thousand times the norm, to that one part in a thousand."""
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(10, 300)) / 300**0.5
+    rows[:7] *= norm
+    rows[7] *= 50 * norm
+    rows[8:] /= np.linalg.norm(rows[8:], axis=1)[:, None]
+    made = []
+    for length in (1e3 * norm, *np.geomspace(1e6, 9e14, 40)):
+        long = np.where(np.arange(10)[:, None] < 8, rows, length * rows).astype(np.float32)
+        stack, out = Stack(tuple({"w": row} for row in long)), {"w": np.empty(300, np.float32)}
+        assert GeometricMedian().weights(stack.products()).max() < 0.5
+        GeometricMedian().combine(stack, Cohort((), 10), out)
+        made.append(out["w"])
+    assert max(float(np.linalg.norm(one - made[0])) for one in made[1:]) < 1e-3 * norm
+
+
 def test_geometric_median_on_a_line_is_the_median(aggregated: Aggregated) -> None:
     line = [[0, 0, 0], [1, 0, 0], [500, 0, 0]]
     assert moved(aggregated(GeometricMedian(), line)[1]) == pytest.approx([1, 0, 0], abs=1e-3)
