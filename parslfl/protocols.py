@@ -167,12 +167,13 @@ class Strategy(Protocol):
         ...
 
     def start(self, params: Params) -> Params:
-        """The server's state before round 0; empty for stateless strategies."""
+        """The server's state before round 0: arrays of finite numbers; empty for stateless strategies."""
         ...
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        """(next state, next params). `mean` lacks what is not averaged, integer buffers, which go on as they
-        are; it and `cohort.extra` may be overwritten and returned."""
+        """(next state, next params), finite, with the names, shapes and dtypes that each had; only an empty
+        state may get some. `mean` lacks what is not averaged, integer buffers, which go on as they are; it
+        and `cohort.extra` may be overwritten and returned."""
         ...
 
 

@@ -16,6 +16,7 @@ from parslfl.errors import QuorumError, naming
 from parslfl.folding.checkpoints import write
 from parslfl.folding.merging import Folding, Merged
 from parslfl.folding.receiving import discard
+from parslfl.folding.states import require_state
 from parslfl.folding.weighing import width_of
 from parslfl.learning import Cohort, Evidence
 from parslfl.messages import Failure, RoundPlan, SitePartial, Update
@@ -51,6 +52,8 @@ def finish(
 
     Raises:
         QuorumError: fewer updates were accepted than the plan's quorum.
+        RunError, TypeError, ValueError: by a fault of the strategy's or the downlink codec's, which is named;
+            no model is written then.
     """
     accepted = sorted(
         ((u, e) for lane in lanes for u, e in zip(lane.updates, lane.evidence, strict=True)),
@@ -74,6 +77,7 @@ def finish(
     with naming(folding.strategy, "step"):
         new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     _require_sound(folding, params)
+    require_state(new_state, folding.desk.state, folding.strategy)
     kept = write(state_path, new_state) if new_state else ""
     doubt = _caution(folding.strategy, len(cohort.evidence), plan.close_at)
     del new_state, mean, cohort  # a difference needs their memory
