@@ -203,7 +203,7 @@ class NeedsAll(Protocol):
 class ClientSide(Protocol):
     """A strategy with a part that clients do, and something that they keep from round to round.
 
-    Its class has `keeps = True`, and `shares = True` if clients need the server's state.
+    Its class has `shares = True` if clients need the server's state.
     """
 
     def fresh(self, params: Params) -> Params:
@@ -245,12 +245,6 @@ def caution(strategy: Strategy, updates: int) -> str:
 def shares(strategy: object) -> bool:
     """Whether clients of this strategy are sent the server's state."""
     return bool(getattr(strategy, "shares", False))
-
-
-def keeps(thing: object) -> bool:
-    """Whether a strategy keeps state of each client at its site from round to round: those that do
-    have an attribute `keeps` that is true."""
-    return bool(getattr(thing, "keeps", False))
 
 
 class Transport(Protocol):
