@@ -29,6 +29,11 @@ from parslfl.tasks import read_model
 
 #: A sum is at most as long as its terms together, and a little more where these were rounded.
 _ROUNDING = 1.01
+#: Each update was found to be sound where it was added, so the client is not to blame.
+_UNLIKE = (
+    "the site's merge or its transport is at fault, not its updates: look there, or let the driver merge "
+    "(sites.{site}.merge=driver; not with kind: mpi)"
+)
 
 
 @dataclass(frozen=True)
@@ -210,7 +215,7 @@ def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float
         raise PayloadError(f"points at {ref.path!r}, which is not its place")
     arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
     sums = Raw().decode(arrays, note, wide(folding.desk.like))
-    sane(math.sqrt(squared_norm(sums)), limit)
+    sane(math.sqrt(squared_norm(sums)), limit, _UNLIKE.format(site=partial.site))
     return sums
 
 

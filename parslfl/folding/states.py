@@ -50,9 +50,13 @@ def _require(state: Params, before: Params, who: str, cure: str) -> None:
                 f"{who} returned {name!r} as {array.dtype}{list(array.shape)}, which no checkpoint holds: "
                 "let it have floats or integers of at most 64 bits"
             )
-    wrong = [name for name, array in trained(state).items() if not _finite(array)]
-    if wrong:
+    if wrong := not_finite(state):
         raise RunError(f"{who} returned NaN or Inf in {wrong[0]!r}: {cure}")
+
+
+def not_finite(params: Params) -> list[str]:
+    """Which of the arrays, of any layout, have NaN or Inf in them."""
+    return [name for name, array in trained(params).items() if not _finite(array)]
 
 
 def _finite(array: Array) -> bool:

@@ -78,6 +78,10 @@ def run(strategy: Any, folder: Path) -> Finished:
             {"combine": lambda _s, _c, out: out.update(w=out["w"][:1])},
             "Own.combine returned 'w' as float32[1]",
         ),
+        (
+            {"combine": lambda _s, _c, out: out["w"].fill(np.nan)},
+            "Own.combine made a mean with NaN or Inf in it, of updates that have none: look there for",
+        ),
     ],
 )
 def test_what_its_methods_do_wrong_is_told(methods: dict[str, Any], said: str, tmp_path: Path) -> None:
