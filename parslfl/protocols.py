@@ -151,9 +151,10 @@ class Opener(Protocol):
 class Strategy(Protocol):
     """How a round's updates become the next global model.
 
-    The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates in
-    cohort order, and `step` turns it into the next model. Such a strategy is linear: updates are
-    folded as they come, and may be merged at their site first. One that also has `combine`
+    The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates (with federated
+    dropout, for each number over those that have it), and `step` turns it into the next model. Such a
+    strategy is linear: updates are folded as they come, in a chain or two, and may be merged at their site
+    first; the order of additions is the same whatever comes first. One that also has `combine`
     (`NeedsAll`) is not. Where it has `caution(updates)`, that says in words, after its name, what it does
     not hold with so few updates a round; "" if nothing.
     """

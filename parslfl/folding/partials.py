@@ -121,7 +121,8 @@ def reported(answer: object, site: str, round: int, clients: Sequence[Client]) -
 def agreed(answer: object, site: str, round: int, outcomes: Sequence[Outcome]) -> Partial:
     """A site's `answer`, with the driver's own record of its clients' `outcomes`.
 
-    Of the site's word only remains which updates it refused, and why.
+    Of the site's word remain which updates it refused, and why; the norms of the others, which `fold_partial`
+    bounds but cannot check; and `seconds`, which only a report shows.
 
     Raises:
         PayloadError: it is not the answer to what was asked.
@@ -182,7 +183,7 @@ def fold_partial(folding: Folding, lane: int, before: Merged | None, partial: Pa
 def _fold(folding: Folding, lane: int, partial: Partial) -> tuple[float, list[Evidence]]:
     """Check the sums and add them; their weight and evidence by the driver's own reckoning.
 
-    Of the site's word remain the norms of its updates.
+    The updates' norms are the site's word: the sum may not be longer than they allow.
     """
     evidence = [
         weigh(update, folding.works[update.client], _norm(seen))
