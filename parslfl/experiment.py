@@ -43,7 +43,7 @@ from parslfl.planning.history import History
 from parslfl.planning.links import Ladder, Rung
 from parslfl.planning.selection import plan_round
 from parslfl.planning.tailoring import tailored
-from parslfl.protocols import Codec, Dataset, Model, Partition, Strategy, keeps
+from parslfl.protocols import ClientSide, Codec, Dataset, Model, Partition, Strategy
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.names import STRATEGIES
 from parslfl_executors.fields import Count, Duration, FieldError, Number, Settings, Whole
@@ -218,7 +218,7 @@ class Experiment(Settings):
 
     def keepers(self) -> list[str]:
         """Fields that ask for state of clients to be kept at their sites from round to round."""
-        asked = {"strategy": keeps(self.strategy), "error_feedback": self.feeds_back()}
+        asked = {"strategy": isinstance(self.strategy, ClientSide), "error_feedback": self.feeds_back()}
         return [field for field, needed in asked.items() if needed]
 
     def feeds_back(self) -> bool:

@@ -21,7 +21,6 @@ from parsl.dataflow.dflow import DataFlowKernel
 
 from parslfl import graph, reports, tasks
 from parslfl.closing import Closing
-from parslfl.errors import naming
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
 from parslfl.fitting import check, remarks
@@ -30,6 +29,7 @@ from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import Finished
 from parslfl.folding.merging import Folding
 from parslfl.folding.receiving import discard
+from parslfl.folding.states import started
 from parslfl.gathering import merge_tasks, ranks_tasks
 from parslfl.home import Home, data_folders, home_name, scored
 from parslfl.keep import note_accepted
@@ -162,8 +162,7 @@ class _Run:
                 source = self._source(site.name)
                 graph.submit(self.kernel, site.name, tasks.warm, self.experiment.model, source)
         params = home.first(made)
-        with naming(self.experiment.strategy, "start"):
-            state = self.experiment.strategy.start(params)
+        state = started(self.experiment.strategy, params)
         model = write(self.run.model_path(0), params)
         return self.run.at(0, model, write(self.run.state_path(0), state) if state else "")
 

@@ -187,7 +187,11 @@ def average(totals: Sequence[Params], weight: float) -> Params:
 
 
 def squared_norm(params: Mapping[str, Array]) -> float:
-    """Sum of squares over all arrays in float64; NaN or Inf when any element is not finite."""
+    """Sum of squares over all arrays; NaN or Inf when any element is not finite.
+
+    Blocks of float32 are squared and summed as float32, so that elements below 2e-23 count as zeros; all
+    else, and the sum of the blocks, is float64.
+    """
     total = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for part in (part for array in params.values() for part in blocks(array)):

@@ -151,9 +151,10 @@ class Opener(Protocol):
 class Strategy(Protocol):
     """How a round's updates become the next global model.
 
-    The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates in
-    cohort order, and `step` turns it into the next model. Such a strategy is linear: updates are
-    folded as they come, and may be merged at their site first. One that also has `combine`
+    The round computes `mean = sum(weight * delta) / sum(weight)` over the accepted updates (with federated
+    dropout, for each number over those that have it), and `step` turns it into the next model. Such a
+    strategy is linear: updates are folded as they come, in a chain or two, and may be merged at their site
+    first; the order of additions is the same whatever comes first. One that also has `combine`
     (`NeedsAll`) is not. Where it has `caution(updates)`, that says in words, after its name, what it does
     not hold with so few updates a round; "" if nothing.
     """
@@ -167,12 +168,13 @@ class Strategy(Protocol):
         ...
 
     def start(self, params: Params) -> Params:
-        """The server's state before round 0; empty for stateless strategies."""
+        """The server's state before round 0: arrays of finite numbers; empty for stateless strategies."""
         ...
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        """(next state, next params). `mean` lacks what is not averaged, integer buffers, which go on as they
-        are; it and `cohort.extra` may be overwritten and returned."""
+        """(next state, next params), finite, with the names, shapes and dtypes that each had; only an empty
+        state may get some. `mean` lacks what is not averaged, integer buffers, which go on as they are; it
+        and `cohort.extra` may be overwritten and returned."""
         ...
 
 
@@ -202,8 +204,8 @@ class NeedsAll(Protocol):
 class ClientSide(Protocol):
     """A strategy with a part that clients do, and something that they keep from round to round.
 
-    Its class has `keeps = True`, and `shares = True` if clients need the server's state. That goes with what
-    clients keep: where one has lost that (`Evidence.afresh`), all begin afresh in the next round.
+    Its class has `shares = True` if clients need the server's state. That goes with what clients keep: where
+    one has lost that (`Evidence.afresh`), all begin afresh in the next round.
     """
 
     def fresh(self, params: Params) -> Params:
@@ -245,12 +247,6 @@ def caution(strategy: Strategy, updates: int) -> str:
 def shares(strategy: object) -> bool:
     """Whether clients of this strategy are sent the server's state."""
     return bool(getattr(strategy, "shares", False))
-
-
-def keeps(thing: object) -> bool:
-    """Whether a strategy keeps state of each client at its site from round to round: those that do
-    have an attribute `keeps` that is true."""
-    return bool(getattr(thing, "keeps", False))
 
 
 class Transport(Protocol):

@@ -17,8 +17,9 @@ from parslfl.data.partition import Classes, Iid
 from parslfl.errors import ConfigError
 from parslfl.experiment import Experiment, load_experiment
 from parslfl.fitting import check
-from parslfl.learning import LocalWork
+from parslfl.learning import Guide, LocalWork, Personal, Visit
 from parslfl.models.cnn import Cnn
+from parslfl.params import Params
 from parslfl.sites import Federation, Site
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.fedprox import FedProx
@@ -245,7 +246,16 @@ def test_slips_of_the_finger_are_refused(field: str, value: object, said: str) -
 
 @dataclass(frozen=True)
 class Keeper(FedAvg):
-    keeps: bool = True
+    """Its clients have a part: nothing else says that they keep something."""
+
+    def fresh(self, params: Params) -> Params:
+        return {}
+
+    def guide(self, shared: Params, kept: Params) -> Guide:
+        return Guide()
+
+    def keep(self, visit: Visit) -> tuple[Params, Personal | None]:
+        return {}, None
 
 
 def test_what_keeps_state_needs_a_place_for_it_at_every_site() -> None:

@@ -5,7 +5,6 @@ Does not know: Parsl, or how updates came and were folded.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from parslfl.errors import QuorumError, naming
 from parslfl.folding.checkpoints import write
 from parslfl.folding.merging import Folding, Merged
 from parslfl.folding.receiving import discard
+from parslfl.folding.states import not_finite, require_state
 from parslfl.folding.weighing import width_of
 from parslfl.learning import Cohort, Evidence
 from parslfl.messages import Failure, RoundPlan, SitePartial, Update
-from parslfl.params import Params, require_like, squared_norm, trained, wide
+from parslfl.params import Params, require_like, wide
 from parslfl.protocols import NeedsAll, Strategy, caution, needs_all
 from parslfl.stack import Stack
 
@@ -51,6 +51,8 @@ def finish(
 
     Raises:
         QuorumError: fewer updates were accepted than the plan's quorum.
+        RunError, TypeError, ValueError: by a fault of the strategy's or the downlink codec's, which is named;
+            no model is written then.
     """
     accepted = sorted(
         ((u, e) for lane in lanes for u, e in zip(lane.updates, lane.evidence, strict=True)),
@@ -74,6 +76,7 @@ def finish(
     with naming(folding.strategy, "step"):
         new_state, params = folding.strategy.step(folding.desk.state, folding.desk.like, mean, cohort)
     _require_sound(folding, params)
+    require_state(new_state, folding.desk.state, folding.strategy)
     kept = write(state_path, new_state) if new_state else ""
     doubt = _caution(folding.strategy, len(cohort.evidence), plan.close_at)
     del new_state, mean, cohort  # a difference needs their memory
@@ -122,7 +125,7 @@ def _taken(folding: Folding, params: Params) -> Taken:
 
 
 def _require_finite(params: Params, who: str) -> None:
-    if not math.isfinite(squared_norm(trained(params))):
+    if not_finite(params):
         raise ValueError(f"{who} made a model with NaN or Inf in it: lower the strategy's lr or --lr")
 
 
@@ -140,7 +143,11 @@ def _averaged(
 def _combined(
     folding: Folding, strategy: NeedsAll, accepted: Sequence[tuple[Update, Evidence]]
 ) -> tuple[Params, Cohort]:
-    """What the strategy makes of all updates, in cohort order; these are forgotten then."""
+    """What the strategy makes of all updates, in cohort order; these are forgotten then.
+
+    Raises:
+        RunError, TypeError, ValueError: `combine` failed, or what it made is no mean.
+    """
     desk = folding.desk
     voting = [(update, evidence) for update, evidence in accepted if update.client in desk.held]
     cohort = Cohort(tuple(evidence for _, evidence in voting), folding.clients)
@@ -149,7 +156,13 @@ def _combined(
     mean = dict(desk.sums(0, 0))
     with naming(strategy, "combine"):
         strategy.combine(stack, cohort, mean)
-    require_like(mean, wide(desk.like), f"{type(strategy).__name__}.combine")
+    who = f"{type(strategy).__name__}.combine"
+    require_like(mean, wide(desk.like), who)
+    if not_finite(mean):
+        raise ValueError(
+            f"{who} made a mean with NaN or Inf in it, of updates that have none: look there for a division "
+            "by zero or an overflow"
+        )
     del stack
     desk.held.clear()  # before their files may be written over
     for update, _ in voting:

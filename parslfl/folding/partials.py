@@ -29,6 +29,11 @@ from parslfl.tasks import read_model
 
 #: A sum is at most as long as its terms together, and a little more where these were rounded.
 _ROUNDING = 1.01
+#: Each update was found to be sound where it was added, so the client is not to blame.
+_UNLIKE = (
+    "the site's merge or its transport is at fault, not its updates: look there, or let the driver merge "
+    "(sites.{site}.merge=driver; not with kind: mpi)"
+)
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,8 @@ def reported(answer: object, site: str, round: int, clients: Sequence[Client]) -
 def agreed(answer: object, site: str, round: int, outcomes: Sequence[Outcome]) -> Partial:
     """A site's `answer`, with the driver's own record of its clients' `outcomes`.
 
-    Of the site's word only remains which updates it refused, and why.
+    Of the site's word remain which updates it refused, and why; the norms of the others, which `fold_partial`
+    bounds but cannot check; and `seconds`, which only a report shows.
 
     Raises:
         PayloadError: it is not the answer to what was asked.
@@ -177,7 +183,7 @@ def fold_partial(folding: Folding, lane: int, before: Merged | None, partial: Pa
 def _fold(folding: Folding, lane: int, partial: Partial) -> tuple[float, list[Evidence]]:
     """Check the sums and add them; their weight and evidence by the driver's own reckoning.
 
-    Of the site's word remain the norms of its updates.
+    The updates' norms are the site's word: the sum may not be longer than they allow.
     """
     evidence = [
         weigh(update, folding.works[update.client], _norm(seen))
@@ -210,7 +216,7 @@ def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float
         raise PayloadError(f"points at {ref.path!r}, which is not its place")
     arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
     sums = Raw().decode(arrays, note, wide(folding.desk.like))
-    sane(math.sqrt(squared_norm(sums)), limit)
+    sane(math.sqrt(squared_norm(sums)), limit, _UNLIKE.format(site=partial.site))
     return sums
 
 

@@ -82,13 +82,15 @@ def _decoding() -> Iterator[None]:
         raise PayloadError(f"cannot be decoded: {type(error).__name__}: {error}") from error
 
 
-def sane(norm: float, limit: float = MAX_NORM) -> float:
-    """`norm`, once it is found finite and no more than `limit`.
+def sane(
+    norm: float, limit: float = MAX_NORM, cause: str = "the client's training diverged; a lower --lr may help"
+) -> float:
+    """`norm`, once it is found finite and no more than `limit`. `cause`: why it may not be, and the cure.
 
     Raises:
         PayloadError: it is not.
     """
     if not norm <= limit:
-        what = f"has the norm {norm:.3g}" if math.isfinite(norm) else "holds NaN or Inf"
-        raise PayloadError(f"{what}: the client's training diverged; a lower --lr may help")
+        much = f"has the norm {norm:.3g}, more than the {limit:.3g} that is possible"
+        raise PayloadError(f"{much if math.isfinite(norm) else 'holds NaN or Inf'}: {cause}")
     return norm

@@ -12,7 +12,6 @@ Does not know: where v_k is kept; `keep.ClientStore` does.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from parslfl.learning import Cohort, Evidence, Guide, LocalWork, Personal, Visit
 from parslfl.params import Params
@@ -25,8 +24,6 @@ class Ditto:
 
     Clients train twice a round. State: one model a client, at its site.
     """
-
-    keeps: ClassVar[bool] = True
 
     pull: float = 0.1
     held_out: float = 0.2

@@ -14,9 +14,10 @@ Where f clients may be hostile, all but the clips may first mix: each update bec
 nearest, itself among them (Allouah et al. 2023, "Fixing by Mixing", NNM: nearest neighbour mixing). What
 sets honest updates apart from each other averages out, so that no liar can hide within it.
 
-All but NormClip with a fixed norm need every update of a round at once: these stay in the run's folder
-until the round ends (one model a client, mapped, so the driver's own memory stays that of FedAvg) and
-cannot be merged at their sites. Clients count alike, whatever number of samples they claim.
+All but NormClip with a fixed norm need every update of a round at once: these stay in files, in the shared
+folder that they came through or else the run's, until the round ends (one model a client, mapped, so the
+driver's own memory stays that of FedAvg) and cannot be merged at their sites. Clients count alike, whatever
+number of samples they claim.
 
 Does not know: who is hostile.
 """

@@ -46,7 +46,6 @@ class Scaffold:
     a client, at its site. The driver makes two sums, on one core.
     """
 
-    keeps: ClassVar[bool] = True
     shares: ClassVar[bool] = True
 
     by: By = "samples"

@@ -14,9 +14,11 @@ from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import RunError
 from parslfl.experiment import Experiment
+from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
-from parslfl.folding.finishing import finish
+from parslfl.folding.finishing import Finished, finish
 from parslfl.folding.merging import Folding, merge
+from parslfl.folding.states import started
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
@@ -36,14 +38,14 @@ def fails(*_: object) -> Any:
     raise KeyError("oops")
 
 
-def run(strategy: Any, folder: Path) -> None:
+def run(strategy: Any, folder: Path) -> Finished:
     """A round of four updates in two lanes."""
     work = LocalWork()
     job = Folding(
         strategy,
         dict.fromkeys(CLIENTS, Raw()),
         {"here": Inline()},
-        Desk(like=MODEL, state=strategy.start(MODEL)),
+        Desk(like=MODEL, state=started(strategy, MODEL)),
         time.monotonic(),
         works=dict.fromkeys(CLIENTS, work),
         clients=len(CLIENTS),
@@ -55,7 +57,7 @@ def run(strategy: Any, folder: Path) -> None:
         updates.append(Update(client, 0, ref, client.index + 1, 1, 1, 2.0, 1.0, 12))
     notes = [merge(job, lane, None, *updates[lane::2]) for lane in range(2)]
     plan = RoundPlan(0, tuple(Assignment(c, work, Raw()) for c in CLIENTS), 1, len(CLIENTS))
-    finish(job, plan, folder / "model", folder / "state", None, *notes)
+    return finish(job, plan, folder / "model", folder / "state", None, *notes)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +78,93 @@ def run(strategy: Any, folder: Path) -> None:
             {"combine": lambda _s, _c, out: out.update(w=out["w"][:1])},
             "Own.combine returned 'w' as float32[1]",
         ),
+        (
+            {"combine": lambda _s, _c, out: out["w"].fill(np.nan)},
+            "Own.combine made a mean with NaN or Inf in it, of updates that have none: look there for",
+        ),
     ],
 )
 def test_what_its_methods_do_wrong_is_told(methods: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises((RunError, ValueError, TypeError), match=re.escape(said)):
         run(made(**methods), tmp_path)
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (
+            None,
+            "returned a NoneType, not a dict of arrays: a state has the same arrays in every round, or is {}",
+        ),
+        ([np.zeros(2)], "returned a list, not a dict of arrays"),
+        ({}, "returned other arrays than it was given: m"),
+        ({"m": np.zeros(2), "t": np.zeros(2)}, "returned other arrays than it was given: t"),
+        ({"m": 1.0}, "returned 'm' as a float, not as an array"),
+        ({"m": np.zeros(2, object)}, "returned 'm' as object[2], not float64[2]"),
+        ({"m": np.zeros(2, np.float32)}, "returned 'm' as float32[2], not float64[2]"),
+        ({"m": np.zeros(3)}, "returned 'm' as float64[3], not float64[2]"),
+        ({"m": np.array([0, np.nan])}, "returned NaN or Inf in 'm': lower the strategy's lr or --lr"),
+        ({"m": np.array([np.inf, 0])}, "returned NaN or Inf in 'm'"),
+    ],
+)
+def test_a_state_that_leads_nowhere_is_not_written(state: Any, said: str, tmp_path: Path) -> None:
+    own = made(start=lambda _: {"m": np.zeros(2)}, step=lambda _s, params, *_: (state, params))
+    with pytest.raises(RunError, match=re.escape(f"Own.step, for the next state, {said}")):
+        run(own, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (
+            None,
+            "returned a NoneType, not a dict of arrays: a state has the same arrays in every round, or is {}",
+        ),
+        ([], "returned a list, not a dict of arrays"),
+        ({"m": [1.0]}, "returned 'm' as a list, not as an array"),
+        ({"m": np.zeros(2, object)}, "returned 'm' as object[2], which no checkpoint holds"),
+        ({"m": np.zeros(2, complex)}, "returned 'm' as complex128[2], which no checkpoint holds"),
+        ({1: np.zeros(2)}, "returned an array named 1: name it by a text"),
+        ({"m": np.array([0, np.nan])}, "returned NaN or Inf in 'm': begin with finite numbers"),
+    ],
+)
+def test_a_state_that_a_run_cannot_begin_with_is_refused(state: Any, said: str) -> None:
+    with pytest.raises(RunError, match=re.escape(f"Own.start {said}")):
+        started(made(start=lambda _: state), MODEL)
+
+
+@pytest.mark.parametrize("state", [None, [], {"m": 1.0}, {"m": np.array(["a"])}, {"m": np.array(np.nan)}])
+def test_one_that_only_the_first_step_makes_is_checked_as_well(state: Any, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"Own.step, for the next state, returned"):
+        run(made(step=lambda _s, params, *_: (state, params)), tmp_path)
+    run(made(step=lambda _s, params, *_: ({"m": np.zeros(2)}, params)), tmp_path)
+
+
+def test_what_start_raises_is_told() -> None:
+    with pytest.raises(RunError, match=re.escape("Own.start failed: KeyError: 'oops'")):
+        started(made(start=fails), MODEL)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12.0).reshape(3, 4).T,
+        np.float32(3),
+        np.full(2, 1e200),  # whose square is more than float64 holds
+        np.array([1e-320]),
+        np.full(2, 60000, np.float16),
+        np.array([], np.float32),
+        np.array(7),
+        np.array([True]),
+    ],
+)
+def test_a_state_of_finite_numbers_is_written(array: Any, tmp_path: Path) -> None:
+    own = made(start=lambda _: {"m": array}, step=lambda state, params, *_: (state, params))
+    done = run(own, tmp_path)
+    found = checkpoints.read(tmp_path / "state", done.state)["m"]
+    assert (found.dtype, found.tolist()) == (array.dtype, array.tolist())
 
 
 def test_one_without_a_mistake_makes_a_model(tmp_path: Path) -> None:

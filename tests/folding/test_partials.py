@@ -137,8 +137,8 @@ def test_a_site_whose_clients_all_failed_sends_no_sum(far: File) -> None:
     ("arrays", "why"),
     [
         ({"w": np.array([np.nan, 0, 0], np.float32)}, "NaN or Inf"),
-        ({"w": np.array([1e16, 0, 0], np.float32)}, "has the norm 1e\\+16"),
-        ({"w": np.full(3, 9, np.float32)}, "has the norm 15.6"),  # two of sqrt(3)
+        ({"w": np.array([1e16, 0, 0], np.float32)}, "has the norm 1e\\+16, more than the 3.5 that"),
+        ({"w": np.full(3, 9, np.float32)}, "has the norm 15.6, more than the 3.5 that"),  # two of sqrt(3)
         ({"w": np.zeros(2, np.float32)}, "array 'w' is float32\\[2\\]"),
         ({"w": np.zeros(3, np.float64)}, "array 'w' is float64"),
         ({"v": np.zeros(3, np.float32)}, "holds the arrays"),
@@ -153,6 +153,9 @@ def test_a_bad_sum_is_refused_whole(far: File, arrays: Params, why: str) -> None
     note = fold_partial(job, 0, None, agreed(bad, "far", 4, outcomes))
     assert [(f.client.index, f.kind) for f in note.failures] == [(0, "refused"), (1, "refused")]
     assert re.search(f"the sum of site far: .*{why}", note.failures[0].reason)
+    if "NaN" in why or "norm" in why:  # each update was found to be sound before
+        assert "the site's merge or its transport is at fault" in note.failures[0].reason
+        assert "sites.far.merge=driver" in note.failures[0].reason
     assert job.desk.sums(0, 0)["w"].tolist() == [0, 0, 0]
     assert note.weight == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,8 @@ from parslfl.orchestrator import rounds
 from parslfl.rundir import journal
 from parslfl.seeding import derive
 from parslfl.sites import Federation
-from parslfl.strategies.fedavg import FedAvg
 
 Make = Callable[..., Experiment]
-
-
-@dataclass(frozen=True)
-class Keeping(FedAvg):
-    """FedAvg that says it keeps state at the sites; here nothing is kept."""
-
-    keeps: bool = True
 
 
 @pytest.fixture
@@ -47,7 +38,7 @@ def test_a_task_names_the_last_round_that_took_its_clients_update(
 ) -> None:
     failing = derive(0, "train", 1, 0)  # client 0 in round 1
     model = Mischief("raise", (failing,))
-    fields = {"model": model, "strategy": Keeping(), "per_round": 8}
+    fields = {"model": model, "error_feedback": True, "per_round": 8}
     list(rounds(federation, experiment(rounds=2, **fields), tmp_path / "run"))
     list(rounds(federation, experiment(rounds=3, **fields), tmp_path / "run", resume=True))
     told = [[task.accepted for task in tasks if task.round == round] for round in range(3)]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,17 @@ import pytest
 from looking import guarded_by, wait_until
 from mischief import Mischief
 
-from parslfl.errors import ConfigError
+from parslfl.errors import ConfigError, RunError
 from parslfl.experiment import Experiment
 from parslfl.folding import checkpoints
 from parslfl.keep import ClientStore
 from parslfl.orchestrator import rounds
-from parslfl.params import trained
+from parslfl.params import Params, trained
 from parslfl.reports import RoundReport
 from parslfl.rundir import journal
 from parslfl.seeding import derive
 from parslfl.sites import Federation, Site
+from parslfl.strategies.fedavg import FedAvg
 from parslfl_executors.local import Local
 
 Make = Callable[..., Experiment]
@@ -156,6 +158,7 @@ import sys
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site
+from parslfl.strategies.fedavg import FedAvg
 from parslfl_executors.local import Local
 
 sites = (Site(name="here", clients=8, executor=Local(workers=2)),)
@@ -209,6 +212,20 @@ def test_a_model_that_cannot_be_steered_is_refused_before_anything_starts(
     with pytest.raises(ConfigError, match="Mischief.train takes no `guide`, which Scaffold steers it by"):
         next(rounds(federation, asked("scaffold", model=Mischief("none", ())), tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+@dataclass(frozen=True)
+class Clueless(FedAvg):
+    def start(self, params: Params) -> Params:
+        return dict.fromkeys(params, np.array(np.nan))
+
+
+def test_a_state_that_no_run_can_begin_with_ends_it_before_a_round(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match="Clueless.start returned NaN or Inf in .*: begin with finite numbers"):
+        next(rounds(federation, experiment(strategy=Clueless()), tmp_path / "run"))
+    assert not list((tmp_path / "run" / "models").iterdir())
 
 
 def test_a_site_without_a_place_for_state_is_refused(tmp_path: Path) -> None:

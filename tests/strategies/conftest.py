@@ -14,7 +14,7 @@ from parslfl.codecs.raw import Raw
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import finish
-from parslfl.folding.merging import Folding, merge
+from parslfl.folding.merging import Folding, Merged, merge, merge_on
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
@@ -32,7 +32,7 @@ def aggregated(tmp_path: Path) -> Aggregated:
     """`aggregated(strategy, deltas, params=, state=, clients=, samples=[..], steps=[..], ...)`.
 
     `deltas` are lists of three numbers, or whole updates; what is a list besides is a field of the
-    clients' updates. Three updates a merge, two lanes.
+    clients' updates. They are dealt to the lanes in turn, one a merge, as the last ones of a run are.
     """
 
     def run(
@@ -60,7 +60,8 @@ def aggregated(tmp_path: Path) -> Aggregated:
             update(transport, c, d, {k: v[c.index] for k, v in facts.items()})
             for c, d in zip(cohort, deltas, strict=True)
         ]
-        lanes = [merge(job, lane, None, *updates[lane::2]) for lane in range(min(2, len(updates)))]
+        width = min(job.lanes, len(updates))
+        lanes = [chained(job, lane, updates[lane::width]) for lane in range(width)]
         plan = RoundPlan(0, tuple(Assignment(c, told, Raw()) for c in cohort), 1, len(cohort))
         done = finish(job, plan, tmp_path / "model", tmp_path / "state", None, *lanes)
         assert not done.failures, done.failures
@@ -70,6 +71,15 @@ def aggregated(tmp_path: Path) -> Aggregated:
         return copied(kept), copied(checkpoints.read(tmp_path / "model", done.model))
 
     return run
+
+
+def chained(job: Folding, lane: int, updates: Sequence[Update]) -> Merged:
+    """The note of the last of a lane's merges, each of which goes on from the one before."""
+    *others, last = updates
+    note: Merged | None = None
+    for one in others:
+        note = merge_on(job, lane, note, one)
+    return merge(job, lane, note, last)
 
 
 def update(
