@@ -79,7 +79,7 @@ def _run(task: RanksTask, answer: IO[bytes], said: IO[bytes]) -> str:
     over = threading.Event()
     threading.Thread(target=_send, args=[job.stdin, payload, over], daemon=True).start()
     try:
-        code = _wait(job, task.stop_at)
+        code = _wait(job, task.closes_at)
     finally:
         _end(job)
         over.set()
@@ -94,10 +94,10 @@ def _all(stream: IO[bytes]) -> bytes:
     return stream.read()
 
 
-def _wait(job: subprocess.Popen[bytes], stop_at: float | None) -> int | None:
+def _wait(job: subprocess.Popen[bytes], closes_at: float | None) -> int | None:
     """The job's exit code; None if it runs on for too long."""
     try:
-        return job.wait(None if stop_at is None else max(0.0, stop_at + PATIENCE - time.time()))
+        return job.wait(None if closes_at is None else max(0.0, closes_at + PATIENCE - time.time()))
     except subprocess.TimeoutExpired:
         return None
 
