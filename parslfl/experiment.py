@@ -104,10 +104,10 @@ class Experiment(Settings):
     federated_dropout: share of each hidden layer's units that a client leaves out: it trains and sends
     a smaller model, others each round (Caldas et al. 2018). "auto": slow clients do, by their pace.
 
-    per_round: clients chosen in a round. deadline: seconds after which a round closes.
-    fastest: it closes with that many updates (None: it waits for all). quorum: with fewer
-    updates the run stops (None: half of per_round, rounded up). eval_every: rounds between two
-    evaluations (0: only the last round). evaluate_on: a site or "driver" (None: the first local
+    per_round: clients chosen in a round. deadline: seconds after which a round closes (clients stop
+    at nine tenths of it). fastest: it closes with that many updates (None: it waits for all). quorum:
+    with fewer updates the run stops (None: half of per_round, rounded up). eval_every: rounds between
+    two evaluations (0: only the last round). evaluate_on: a site or "driver" (None: the first local
     site, else the driver). data_dir: data folder of the driver and of sites that name none.
     """
 

@@ -9,12 +9,11 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any, Protocol
 
 from parslfl.errors import PayloadError
 from parslfl.folding.partials import Partial, agreed, nothing
-from parslfl.messages import MergeTask, Outcome, RanksTask, Ref, RoundPlan, TrainTask, Update
+from parslfl.messages import STOP_SHARE, MergeTask, Outcome, RanksTask, Ref, RoundPlan, TrainTask, Update
 from parslfl.protocols import Strategy, Transport
 from parslfl.sites import Federation
 from parslfl_executors.mpi import Mpi
@@ -57,18 +56,11 @@ def merge_tasks(
 def ranks_tasks(
     federation: Federation, plan: RoundPlan, strategy: Strategy, todo: Sequence[TrainTask]
 ) -> list[RanksTask]:
-    """One for each MPI site with clients in this round; `todo` are all clients' tasks.
-
-    Its clients stop at nine tenths of a deadline, so that what they have done then still comes in time.
-    """
-    early = 0.1 * (plan.deadline or 0.0)
+    """One for each MPI site with clients in this round; `todo` are all clients' tasks."""
+    room = (1 - STOP_SHARE) * (plan.deadline or 0.0)
     found = []
     for site in federation.sites:
-        own = tuple(
-            replace(task, stop_at=task.stop_at and task.stop_at - early)
-            for task in todo
-            if task.client.site == site.name
-        )
+        own = tuple(task for task in todo if task.client.site == site.name)
         if own and isinstance(site.executor, Mpi):
             job = site.executor
             found.append(
@@ -83,7 +75,7 @@ def ranks_tasks(
                     ranks=job.ranks(),
                     accelerators=job.devices(),
                     together=job.split == "batches",
-                    stop_at=todo[0].stop_at,
+                    closes_at=own[0].stop_at and own[0].stop_at + room,
                 )
             )
     return found

@@ -76,7 +76,8 @@ class Source:
 class TrainTask:
     """One client's work in one round.
 
-    `stop_at`: seconds since the epoch after which the round no longer waits; None for never.
+    `stop_at`: seconds since the epoch, by the worker's own clock, at which the client stops with what it
+    has done: `STOP_SHARE` of a deadline; None for never.
     `store`: folder at the site where clients keep state between rounds ("": nobody needs one).
     `accepted`: the last round in which this client's update was folded, -1 for none: only the
     state of that round counts. `error_feedback`: what the codec leaves out is kept in the store.
@@ -140,7 +141,8 @@ class RanksTask:
 
     `launcher`: the command that starts the ranks, and `ranks` how many it must start: another number would
     add the updates in another order. `accelerators`: names of those on each node.
-    `together`: all ranks train each client, instead of each rank its own. The rest is as in `TrainTask`.
+    `together`: all ranks train each client, instead of each rank its own. `closes_at`: seconds since the
+    epoch after which the round no longer waits; None for never. The rest is as in `TrainTask`.
     """
 
     round: int
@@ -153,7 +155,7 @@ class RanksTask:
     ranks: int
     accelerators: tuple[str, ...] = ()
     together: bool = False
-    stop_at: float | None = None
+    closes_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -261,6 +263,10 @@ class Assignment:
     work: LocalWork
     codec: Codec
     why: str = ""
+
+
+#: Share of a deadline after which clients stop: what they have done then must still be encoded and come.
+STOP_SHARE = 0.9
 
 
 @dataclass(frozen=True)

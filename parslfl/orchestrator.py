@@ -35,7 +35,7 @@ from parslfl.home import Home, data_folders, home_name, scored
 from parslfl.keep import note_accepted
 from parslfl.launch import kernel, ledgers, waiting
 from parslfl.learning import Scores
-from parslfl.messages import Assignment, Client, Ref, Source, TrainTask, Update
+from parslfl.messages import STOP_SHARE, Assignment, Client, Ref, Source, TrainTask, Update
 from parslfl.outlook import Outlook, vigil
 from parslfl.planning.history import History
 from parslfl.protocols import ClientSide, shares
@@ -190,7 +190,7 @@ class _Run:
         waits = self.outlook.waits(round)
         plan = e.plan(round, self.federation.clients(), waits, self.past[0], unsent)
         self.watch(reports.RoundStarted(plan))
-        stop_at = time.time() + plan.deadline if plan.deadline is not None else None
+        stop_at = time.time() + STOP_SHARE * plan.deadline if plan.deadline is not None else None
         todo = [self._task(round, a, refs[a.client.site], stop_at) for a in plan.cohort]
         jobs = ranks_tasks(self.federation, plan, e.strategy, todo)
         codecs = {a.client: a.codec for a in plan.cohort}

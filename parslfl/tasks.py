@@ -108,7 +108,9 @@ def _train(task: TrainTask) -> Outcome:
     began = time.time()
     stop = stopper(task)
     if stop():
-        return Failure(task.client, task.round, "late", "the round was closed before this client began")
+        closed = task.transport.has(task.closed)
+        why = "the round was closed before" if closed else "the deadline was too near when"
+        return Failure(task.client, task.round, "late", f"{why} this client began")
     if task.error_feedback or task.strategy:
         ClientStore(task.store).prepare(task.client)
     if type(task.model) not in _warmed:
@@ -126,7 +128,7 @@ def _train(task: TrainTask) -> Outcome:
     if task.transport.has(task.closed):
         return Failure(task.client, task.round, "late", "the round was closed while this client trained")
     if task.work.epochs and not made.steps:
-        return Failure(task.client, task.round, "late", "the deadline came before the first step")
+        return Failure(task.client, task.round, "late", "the deadline was too near for a first step")
     before = take(params, made.kept) if made.kept else params
     require_like(made.params, before, f"{type(task.model).__name__}.train")
     # training again would overwrite what it returned

@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from parslfl import gathering
+from parslfl import gathering, sites
+from parslfl.codecs.raw import Raw
+from parslfl.data.partition import Iid
+from parslfl.data.synthetic import Synthetic
 from parslfl.folding.merging import Merged
 from parslfl.folding.partials import Partial
-from parslfl.gathering import Gathering
+from parslfl.gathering import Gathering, ranks_tasks
 from parslfl.learning import Evidence, LocalWork
-from parslfl.messages import Client, Failure, Outcome, Ref, Update
+from parslfl.messages import (
+    Assignment,
+    Client,
+    Failure,
+    Outcome,
+    Ref,
+    RoundPlan,
+    Source,
+    TrainTask,
+    Update,
+)
+from parslfl.models.softmax import Softmax
+from parslfl.strategies.fedavg import FedAvg
+from parslfl.transport.file import File
+from parslfl_executors.mpi import Mpi
 
 CLIENTS = [Client(i, "far") for i in range(2)]
 UPDATES = [Update(c, 4, Ref(1, ""), 1, 1, 1, 2.0, 1.0, 12) for c in CLIENTS]
@@ -105,6 +124,24 @@ def test_with_a_deadline_a_sum_is_waited_for_only_so_long(monkeypatch: pytest.Mo
     assert "did not come within 0.05 s" in site.landed().merged.failures[0].reason
     site.answer.set_result(SUM)
     assert [partial.refs for partial in site.surplus] == [SUM.refs]
+
+
+def test_ranks_stop_when_workers_do_and_their_job_has_until_the_deadline(tmp_path: Path) -> None:
+    transport, start = File(str(tmp_path)), Ref(1, "")
+    source = Source(Synthetic(samples=8), Iid(), "", 2, 0)
+    todo = [
+        TrainTask(4, c, Softmax(), source, LocalWork(), start, Raw(), transport, 1, stop_at=1090.0)
+        for c in CLIENTS
+    ]
+    ranks = sites.Site(name="far", clients=2, executor=Mpi(ranks_per_node=2))
+    federation = sites.Federation(sites=(ranks,))
+    cohort = tuple(Assignment(c, LocalWork(), Raw()) for c in CLIENTS)
+    (task,) = ranks_tasks(federation, RoundPlan(4, cohort, 1, 2, 100.0), FedAvg(), todo)
+    assert task.trains == tuple(todo)
+    assert task.closes_at == pytest.approx(1100.0)
+    todo = [replace(one, stop_at=None) for one in todo]
+    (task,) = ranks_tasks(federation, RoundPlan(4, cohort, 1, 2), FedAvg(), todo)
+    assert task.closes_at is None
 
 
 def test_a_listener_that_fails_keeps_no_round_open(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""What a worker says of its time."""
+"""What a worker says of its time, and of time that it did not have."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from parslfl.codecs.raw import Raw
 from parslfl.data.partition import Iid
 from parslfl.data.synthetic import Synthetic
 from parslfl.learning import LocalWork, Samples, Scores, Stop, Trained
-from parslfl.messages import Client, Source, Spent, TrainTask, Update
+from parslfl.messages import Client, Failure, Source, Spent, TrainTask, Update
 from parslfl.params import Params
 from parslfl.transport.file import File
 
@@ -27,13 +27,15 @@ START = {"w": np.zeros(4, np.float32)}
 class Heavy:
     """A model whose libraries are slow to load, whichever method is called first."""
 
+    steps: int = 1
+
     def init(self, shape: tuple[int, ...], classes: int, seed: int) -> Params:
         _load()
         return START
 
     def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
         _load()
-        return Trained({"w": params["w"] + 1}, 1, 1, 1, 1.0, 1.0)
+        return Trained({"w": params["w"] + 1}, 1, self.steps, 1, 1.0, 1.0)
 
     def evaluate(self, params: Params, samples: Samples, work: LocalWork) -> Scores:
         return Scores(0, 0, 1)
@@ -48,18 +50,21 @@ def _load() -> None:
         _loaded.append(True)
 
 
-def test_a_workers_first_task_books_its_libraries_as_setup(tmp_path: Path) -> None:
-    (tmp_path / "updates").mkdir()
+def asked(tmp_path: Path, steps: int = 1, stop_at: float | None = None) -> TrainTask:
+    (tmp_path / "updates").mkdir(exist_ok=True)
     packed = wire.pack(START)
     transport = File(str(tmp_path))
     start = transport.put("models/start", packed.buffers, packed.checksum)
     source = Source(Synthetic(samples=8), Iid(), "", 1, 0)
-    asked = TrainTask(
-        0, Client(0, "here"), Heavy(), source, LocalWork(), start, Raw(), transport, 1
-    )  # fmt: skip
+    client, model = Client(0, "here"), Heavy(steps)
+    return TrainTask(0, client, model, source, LocalWork(), start, Raw(), transport, 1, stop_at)
+
+
+def test_a_workers_first_task_books_its_libraries_as_setup(tmp_path: Path) -> None:
+    task = asked(tmp_path)
 
     def spent() -> Spent:
-        update = tasks.train(asked)
+        update = tasks.train(task)
         assert isinstance(update, Update), update
         return update.spent
 
@@ -68,3 +73,15 @@ def test_a_workers_first_task_books_its_libraries_as_setup(tmp_path: Path) -> No
     assert first.setup >= LOADING > second.setup
     assert first.train < LOADING
     assert before <= first.started <= second.started
+
+
+def test_a_client_that_has_no_step_to_show_says_why(tmp_path: Path) -> None:
+    soon = time.time() + 60
+    none = tasks.train(asked(tmp_path, steps=0, stop_at=soon))
+    assert none == Failure(Client(0, "here"), 0, "late", "the deadline was too near for a first step")
+    over = asked(tmp_path, stop_at=time.time())
+    why = "the deadline was too near when this client began"
+    assert tasks.train(over) == Failure(Client(0, "here"), 0, "late", why)
+    over.transport.put(over.closed, [], "")
+    why = "the round was closed before this client began"
+    assert tasks.train(over) == Failure(Client(0, "here"), 0, "late", why)

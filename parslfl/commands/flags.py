@@ -115,7 +115,12 @@ FLAGS = (
     _CLIENTS,
     _of("per-round", WHO, "N", "clients chosen in a round"),
     _PARTITION,
-    _of("deadline", CLOSE, "TIME", "a round waits no longer: seconds, 90s, 5m, 1h or 00:05:00"),
+    _of(
+        "deadline",
+        CLOSE,
+        "TIME",
+        "a round waits no longer, and clients stop at nine tenths of it: seconds, 90s, 5m, 1h or 00:05:00",
+    ),
     _of("fastest", CLOSE, "N", "a round closes with this many updates, without the slower ones"),
     _of("quorum", CLOSE, "N", "with fewer updates the run stops; without it: half the cohort"),
     Flag("--site", WHERE, "site file: as given, else in site_configs/", "FILE", action="once"),

@@ -13,7 +13,9 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from typing import IO
 
 import cloudpickle
@@ -74,16 +76,13 @@ def _run(task: RanksTask, answer: IO[bytes], said: IO[bytes]) -> str:
             f"{line[0]} cannot be started: {error.strerror}. Install parslfl[mpi] there, load a module in "
             "worker_init, or set the site's executor.launcher"
         )
+    over = threading.Event()
+    threading.Thread(target=_send, args=[job.stdin, payload, over], daemon=True).start()
     try:
-        assert job.stdin is not None
-        try:
-            job.stdin.write(LENGTH.pack(len(payload)) + payload)
-            job.stdin.flush()  # and left open: the ranks end when it closes
-        except BrokenPipeError:
-            pass  # it has ended already, and says why below
-        code = _wait(job, task.stop_at)
+        code = _wait(job, task.closes_at)
     finally:
         _end(job)
+        over.set()
     if code is None:
         return f"its MPI job did not stop within {PATIENCE:g} s of the round's deadline, and was ended"
     text = (_all(said) + b"\n" + _all(answer)).decode(errors="replace")
@@ -95,10 +94,10 @@ def _all(stream: IO[bytes]) -> bytes:
     return stream.read()
 
 
-def _wait(job: subprocess.Popen[bytes], stop_at: float | None) -> int | None:
+def _wait(job: subprocess.Popen[bytes], closes_at: float | None) -> int | None:
     """The job's exit code; None if it runs on for too long."""
     try:
-        return job.wait(None if stop_at is None else max(0.0, stop_at + PATIENCE - time.time()))
+        return job.wait(None if closes_at is None else max(0.0, closes_at + PATIENCE - time.time()))
     except subprocess.TimeoutExpired:
         return None
 
@@ -112,11 +111,20 @@ def _end(job: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             job.kill()
             job.wait()
-    if job.stdin is not None:
-        try:
-            job.stdin.close()
-        except BrokenPipeError:
-            return
+
+
+def _send(stdin: IO[bytes], payload: bytes, over: threading.Event) -> None:
+    """Send the task, and keep the pipe open until the job is `over`: the ranks end when it closes.
+
+    A launcher that does not read keeps this waiting once the pipe is full, and whoever closes the pipe with
+    it: so both are done here, beside the watch on the job's time.
+    """
+    with suppress(BrokenPipeError):  # the job has ended already, and says why itself
+        stdin.write(LENGTH.pack(len(payload)) + payload)
+        stdin.flush()
+    over.wait()
+    with suppress(BrokenPipeError):
+        stdin.close()
 
 
 def cause(said: str) -> str:

@@ -15,7 +15,7 @@ from functools import cached_property
 from statistics import median
 from typing import TypeVar
 
-from parslfl.messages import Client, Update
+from parslfl.messages import STOP_SHARE, Client, Update
 from parslfl.reports import Choice, RoundReport
 
 K = TypeVar("K")
@@ -57,8 +57,9 @@ class Record:
 
     def too_late(self, deadline: float | None) -> list[float]:
         """Shares of the model with which it missed a deadline like this one, oldest first."""
-        missed = [late for late in self.late if late is not None and deadline is not None]
-        return [late.keep for late in missed if deadline is not None and late.seconds >= deadline]
+        if deadline is None:
+            return []
+        return [late.keep for late in self.late if late and late.seconds >= STOP_SHARE * deadline]
 
     def just_late(self, deadline: float | None) -> bool:
         """Whether it missed such a deadline in its last round."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from parslfl.learning import LocalWork
-from parslfl.messages import Assignment, Client, RoundPlan
+from parslfl.messages import STOP_SHARE, Assignment, Client, RoundPlan
 from parslfl.protocols import Codec
 from parslfl.seeding import generator
 
@@ -46,8 +46,8 @@ def plan_round(
 def in_time(
     roster: Sequence[Client], count: int, deadline: float | None, waits: Mapping[str, float]
 ) -> Sequence[Client]:
-    """Those of `roster` whose site can begin before the deadline; all, if these are fewer than `count`."""
+    """Those of `roster` whose site can begin before clients stop; all, if these are fewer than `count`."""
     if deadline is None:
         return roster
-    able = [client for client in roster if waits.get(client.site, 0.0) < deadline]
+    able = [client for client in roster if waits.get(client.site, 0.0) < STOP_SHARE * deadline]
     return able if len(able) >= count else roster

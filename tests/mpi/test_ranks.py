@@ -139,10 +139,23 @@ def test_a_launcher_that_starts_no_rank_is_told(make: Make) -> None:
 
 def test_a_job_that_does_not_stop_is_ended(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mpi_job, "PATIENCE", 2.0)
-    task = make(ranks=2, model=Counting(seconds=60), stop_at=time.time())
+    task = make(ranks=2, model=Counting(seconds=60), closes_at=time.time())
     (reason,) = {f.reason for f in run_site(task).merged.failures}
     assert reason == "its MPI job did not stop within 2 s of the round's deadline, and was ended"
     assert wait_until(no_rank_left, 5)
+
+
+def test_a_launcher_that_never_reads_its_stdin_is_ended_in_time(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task does not fit into a pipe, and what the launcher leaves behind holds that open."""
+    monkeypatch.setattr(mpi_job, "PATIENCE", 1.0)
+    task = make(launcher="sh -c 'sleep 8; true'", closes_at=time.time())
+    large = replace(task.trains[0], store=200_000 * "x")
+    task = replace(task, trains=(large, *task.trains[1:]))
+    (reason,) = {f.reason for f in run_site(task).merged.failures}
+    assert reason == "its MPI job did not stop within 1 s of the round's deadline, and was ended"
+    assert time.time() - (task.closes_at or 0) < 5
 
 
 def test_no_rank_outlives_the_worker_that_started_it(make: Make, tmp_path: Path) -> None:

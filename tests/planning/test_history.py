@@ -90,10 +90,10 @@ def test_sizes_that_nobody_sent_yet_follow_from_those_that_somebody_did() -> Non
 
 
 def test_who_was_late_is_remembered_for_five_rounds_and_only_for_such_a_deadline() -> None:
-    history = told(report(late=(ANN,), seconds=9.0))
+    history = told(report(late=(ANN,), seconds=9.0))  # as of a deadline of 10 s: clients stop after 9
     record = history.clients[ANN]
     assert record.late == (Late(1.0, 9.0),)
-    assert (record.too_late(8.0), record.too_late(10.0), record.too_late(None)) == ([1.0], [], [])
+    assert (record.too_late(10.0), record.too_late(10.1), record.too_late(None)) == ([1.0], [], [])
     assert record.just_late(8.0)
     after = reduce(History.after, [report(update(ANN))] * 4, history)
     assert after.clients[ANN].too_late(8.0) == [1.0]

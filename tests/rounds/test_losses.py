@@ -72,13 +72,26 @@ def test_a_client_that_diverges_is_refused(federation: Federation, experiment: M
 def test_a_round_closes_at_its_deadline_and_the_next_is_not_held_up(
     federation: Federation, experiment: Make, tmp_path: Path
 ) -> None:
-    model = Mischief("sleep", task_seeds(0, 1), seconds=60)
+    model = Mischief("deaf", task_seeds(0, 1), seconds=8)
     reports = list(
         rounds(federation, experiment(model=model, rounds=2, per_round=8, deadline=6), tmp_path / "run")
     )
-    assert [(f.client.index, f.kind) for f in reports[0].failures] == [(1, "late")]
+    assert [f.reason for f in reports[0].failures] == ["not in when the deadline of 6 s passed"]
     assert 5.9 < reports[0].seconds < 9
     assert (len(reports[1].updates), reports[1].seconds < 5) == (8, True)
+
+
+def test_a_deadline_takes_what_clients_have_done_by_then(
+    federation: Federation, experiment: Make, tmp_path: Path
+) -> None:
+    """Four clients of 12 s each for two workers, which stop at nine tenths of 8 s: two never begin."""
+    model = Mischief("dawdle", task_seeds(0, *range(8)), seconds=0.1)
+    slow = experiment(model=model, rounds=1, epochs=20, deadline=8, quorum=1, strategy="fednova")
+    report = one(federation, slow, tmp_path)
+    assert [0 < u.steps < u.planned_steps == 120 for u in report.updates] == [True, True]
+    assert {f.kind for f in report.failures} == {"late"}
+    assert [f.reason for f in report.failures] == 2 * ["the deadline was too near when this client began"]
+    assert 7.2 < report.seconds < 8
 
 
 def test_a_round_closes_with_its_fastest(federation: Federation, experiment: Make, tmp_path: Path) -> None:

@@ -132,7 +132,6 @@ def test_ranks_reach_the_driver_over_grpc_too(experiment: Make, tmp_path: Path) 
 
 
 def test_a_deadline_takes_what_ranks_have_done_by_then(tmp_path: Path) -> None:
-    """Clients stop at nine tenths of it, so that their sum still comes in time."""
     alone = Federation(sites=(site(),))
     slow = Counting(seconds=120)
     (report,) = rounds(alone, counted(rounds=1, model=slow, deadline=20, quorum=1), tmp_path / "run")

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from parslfl.params import Params
 
 @dataclass(frozen=True)
 class Mischief:
-    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, hang-once, sleep; or
-    return what they should not: nan, missing, reshape, integer, turn (their update `seconds` times the
-    other way). `blind` and `doze` are for evaluation.
+    """Softmax, but tasks whose seed is in `seeds` do `act`: raise, die, die-once, hang-once, sleep, deaf
+    (sleep that nothing stops), dawdle (`seconds` a step); or return what they should not: nan, missing,
+    reshape, integer, turn (their update `seconds` times the other way). `blind` and `doze` are for
+    evaluation.
     """
 
     act: str
@@ -36,6 +38,7 @@ class Mischief:
     def train(self, params: Params, samples: Samples, work: LocalWork, seed: int, stop: Stop) -> Trained:
         if seed in self.seeds:
             self._act(stop)
+            stop = partial(self._dawdling, stop) if self.act == "dawdle" else stop
         made = Softmax().train(params, samples, replace(work, variance=False), seed, stop)
         if self.act == "turn" and seed in self.seeds:
             lie = {n: params[n] - np.float32(self.seconds) * (a - params[n]) for n, a in made.params.items()}
@@ -48,6 +51,10 @@ class Mischief:
         if self.act == "doze":
             time.sleep(self.seconds)
         return Softmax().evaluate(params, samples, work)
+
+    def _dawdling(self, stop: Stop) -> bool:
+        time.sleep(self.seconds)
+        return stop()
 
     def _spoilt(self, params: Params) -> Params:
         name, array = next(iter(params.items()))
@@ -66,6 +73,8 @@ class Mischief:
         if self.act == "die" or (self.act == "die-once" and not Path(self.mark).exists()):
             Path(self.mark).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.act == "deaf":
+            time.sleep(self.seconds)
         if self.act == "sleep" or (self.act == "hang-once" and not Path(self.mark).exists()):
             if self.mark:
                 Path(self.mark).touch()
