@@ -108,9 +108,7 @@ def _train(task: TrainTask) -> Outcome:
     began = time.time()
     stop = stopper(task)
     if stop():
-        closed = task.transport.has(task.closed)
-        why = "the round was closed before" if closed else "the deadline was too near when"
-        return Failure(task.client, task.round, "late", f"{why} this client began")
+        return Failure(task.client, task.round, "late", f"{_too_late(task)} this client began")
     if task.error_feedback or task.strategy:
         ClientStore(task.store).prepare(task.client)
     if type(task.model) not in _warmed:
@@ -260,6 +258,11 @@ def stopper(task: TrainTask) -> Stop:
         return closed or (task.stop_at is not None and now >= task.stop_at)
 
     return stop
+
+
+def _too_late(task: TrainTask) -> str:
+    closed = task.transport.has(task.closed)
+    return "the round was closed before" if closed else "the deadline was too near when"
 
 
 @dataclass(frozen=True)
