@@ -10,6 +10,7 @@ Does not know: Parsl, the driver, or any other client.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import time
@@ -247,15 +248,21 @@ def _keep(
 
 
 def stopper(task: TrainTask) -> Stop:
-    """Says stop from `stop_at` on, or once the driver has marked the round closed."""
-    looked, closed = 0.0, False
+    """Says stop where another step would end after `stop_at`, or once the driver has marked the round closed.
+
+    Asked before the work begins and before each step: the shortest step so far tells how long one takes.
+    """
+    looked, closed, asked, before, step = 0.0, False, 0, 0.0, 0.0
 
     def stop() -> bool:
-        nonlocal looked, closed
+        nonlocal looked, closed, asked, before, step
         now = time.time()
         if now - looked > _LOOK:
             looked, closed = now, task.transport.has(task.closed)
-        return closed or (task.stop_at is not None and now >= task.stop_at)
+        if asked > 1:  # until then there was other work than a step
+            step = min(step or math.inf, now - before)
+        asked, before = asked + 1, now
+        return closed or (task.stop_at is not None and now + step >= task.stop_at)
 
     return stop
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from parslfl import tasks
 from parslfl.codecs import wire
@@ -85,3 +86,17 @@ def test_a_client_that_has_no_step_to_show_says_why(tmp_path: Path) -> None:
     over.transport.put(over.closed, [], "")
     why = "the round was closed before this client began"
     assert tasks.train(over) == Failure(Client(0, "here"), 0, "late", why)
+
+
+def test_a_client_does_not_begin_a_step_that_would_end_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 2 s after 5 s of setup, the first of 3 s: the third would end at 12 s."""
+    clock = [0.0]
+    monkeypatch.setattr(tasks.time, "time", lambda: clock[0])
+    stop = tasks.stopper(asked(tmp_path, stop_at=11.5))
+    said = []
+    for passed in (0, 5, 3, 2):
+        clock[0] += passed
+        said.append(stop())
+    assert said == [False, False, False, True]
