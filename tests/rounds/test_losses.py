@@ -84,14 +84,14 @@ def test_a_round_closes_at_its_deadline_and_the_next_is_not_held_up(
 def test_a_deadline_takes_what_clients_have_done_by_then(
     federation: Federation, experiment: Make, tmp_path: Path
 ) -> None:
-    """Four clients of 12 s each for two workers, which stop at nine tenths of 8 s: two never begin."""
+    """Four clients of 12 s each for two workers, which stop at nine tenths of 8 s: two have no time."""
     model = Mischief("dawdle", task_seeds(0, *range(8)), seconds=0.1)
     slow = experiment(model=model, rounds=1, epochs=20, deadline=8, quorum=1, strategy="fednova")
     report = one(federation, slow, tmp_path)
     assert [0 < u.steps < u.planned_steps == 120 for u in report.updates] == [True, True]
     assert {f.kind for f in report.failures} == {"late"}
     assert [f.reason[:25] for f in report.failures] == 2 * ["the deadline was too near"]
-    assert 7.2 < report.seconds < 8
+    assert 7 < report.seconds < 8
 
 
 def test_a_round_closes_with_its_fastest(federation: Federation, experiment: Make, tmp_path: Path) -> None:

@@ -158,7 +158,6 @@ import sys
 from parslfl.experiment import Experiment
 from parslfl.orchestrator import rounds
 from parslfl.sites import Federation, Site
-from parslfl.strategies.fedavg import FedAvg
 from parslfl_executors.local import Local
 
 sites = (Site(name="here", clients=8, executor=Local(workers=2)),)
