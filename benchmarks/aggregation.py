@@ -11,10 +11,11 @@ copy     every update copied once into one buffer: reading them cannot take less
 fold     every update added to one running sum, four at a time as in a run; two: groups of four dealt to
          two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
-codecs   the same merge of 8, 20, 60 and 500 updates as some codecs make them, and their fold alone, beside
-         reading the bytes of int8 and one pass over the sum for each, and beside what no sum is made without:
-         one of them set to zeros, once for all updates. In two threads too. Loops are compiled where numba is
-         installed, but not with --numpy
+codecs   the same merge of 8, 20, 60 and 500 updates as some codecs make them, with and without the mean that
+         comes after the last (a few sparse ones wait for it), and adding alone, into sums, beside reading the
+         bytes of int8 and one pass over the sum for each, and beside what no mean is made without: an array
+         set to zeros, once for all updates. "x raw" is to the same point. In two threads too. Loops are
+         compiled where numba is installed, but not with --numpy
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
          PARSLFL_FLOWER, see tests/strategies/test_flower.py; `make test` leaves it in .venv/flower)
 robust   each strategy that needs all updates, on 20 of them, from their files to the mean
@@ -152,8 +153,8 @@ def lanes(items: Sequence[T]) -> list[list[list[T]]]:
     return [grouped(items)[lane::LANES] for lane in range(LANES)]
 
 
-def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], object]:
-    """What a run does with the updates `told`, until their sums are there."""
+def merger(folder: Path, told: list[Update], codec: Codec, mean: bool = False) -> Callable[[], object]:
+    """What a run does with the updates `told` as they come; with `mean`, until their mean is there."""
     both, desk = ThreadPoolExecutor(LANES), Desk(like={"w": np.zeros(SCALARS, np.float32)})
 
     def merged() -> None:
@@ -166,7 +167,9 @@ def merger(folder: Path, told: list[Update], codec: Codec) -> Callable[[], objec
             works={u.client: LocalWork() for u in told},
             clients=len(told),
         )
-        list(both.map(merged_lane, [job] * LANES, range(LANES), lanes(told)))
+        notes = list(both.map(merged_lane, [job] * LANES, range(LANES), lanes(told)))
+        if mean:
+            desk.mean(LANES, 0, sum(note.weight for note in notes))
 
     return merged
 
@@ -182,7 +185,7 @@ def merged_lane(job: Folding, lane: int, groups: list[list[Update]]) -> Merged:
 
 
 def folding(folder: Path, different: list[Update], codec: Codec, number: int) -> Callable[[], object]:
-    """What of it is adding `number` updates, once they are opened."""
+    """Adding `number` updates to sums, once they are opened."""
     like = {"w": np.zeros(SCALARS, np.float32)}
     both, desk = ThreadPoolExecutor(LANES), Desk(like=like)
     arrays = [wire.unpack(File(str(folder)).get(update.ref)) for update in different]
@@ -261,7 +264,8 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
         different = updates if codec is RAW else written(where, codec)
         told = [different[i % DIFFERENT] for i in range(number)]
         compared[name] = merger(where, told, codec)
-        compared[f"{name}, fold"] = folding(where, different, codec, number)
+        compared[f"{name}, mean"] = merger(where, told, codec, mean=True)
+        compared[f"{name}, adding"] = folding(where, different, codec, number)
     codes = [np.arange(SCALARS // 8) + i for i in range(DIFFERENT)]
 
     def limit(lane: int) -> None:
@@ -271,11 +275,12 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
 
     halves = np.array_split(total[0], LANES)
     compared["bytes of int8 and sums"] = lambda: list(both.map(limit, range(LANES)))
-    compared["one sum set to zeros"] = lambda: list(both.map(lambda half: half.fill(0), halves))
+    compared["one array set to zeros"] = lambda: list(both.map(lambda half: half.fill(0), halves))
     costs = measured(compared, number)
     made = Table(f"{number} updates", "ms each", "x raw", "processor ms", "x raw", "MB")
-    plain = costs["raw"]
     for name, (seconds, processor, memory) in costs.items():
+        codec_name, _, what = name.partition(", ")  # raw ones are counted to the same point
+        plain = costs["raw" + (what and f", {what}") if codec_name in {"raw", *CODED} else "raw, adding"]
         wall = f"{1e3 * seconds / number:.2f}", f"{seconds / plain.seconds:.2f}"
         both_cores = f"{1e3 * processor / number:.2f}", f"{processor / plain.processor:.2f}"
         made.add_row(name, *wall, *both_cores, f"{memory:.0f}")

@@ -176,8 +176,16 @@ def adder_of_gaps(read: Callable[..., tuple[int, np.int64]]) -> Callable[..., No
                 break
             number, added = number + count, 0
             part = highs[byte : byte + min(room.size, values.size - number)]
-            count, free = read(part, low, shift, number, values.size, free, room)
             byte += part.size
+            if free < start and shift == 0:  # a piece was left out: all of these may lie in it
+                ended, after = 0, free
+                for high in part:
+                    ended += int(high != _MORE)
+                    after += np.int64(high)
+                if after + ended <= start:
+                    count, added, free = ended, ended, after + ended
+                    continue
+            count, free = read(part, low, shift, number, values.size, free, room)
         at[0], at[1], at[2], at[3], at[4] = number, count, added, byte, free
 
     return add_gaps
@@ -198,14 +206,22 @@ def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32
         rooms: Places,
         piece: int,
         afresh: bool,
+        split: int,
+        beside: Floats,
+        divisor: np.float32,
     ) -> np.float32:
         """As `add_gaps` of each update in turn, in one call: each call holds up Python's other threads. There
         are as many as `ends` of the high parts in `gaps`; `at` and `rooms` have a row for each. Every `piece`
         numbers of the sum are first read in order, or with `afresh` set to 0: places far apart take longer.
+
+        Updates from number `split` on have a sum of their own, which is added when it is whole and of which
+        only a piece is ever there: `beside` must have room for it. At last all is divided by `divisor`.
         """
         seen = np.float32(0)
         for begin in range(0, sums.size, piece):
             part = sums[begin : begin + piece]
+            other = beside[: part.size]
+            other[:] = 0
             if afresh:
                 part[:] = 0
             else:
@@ -214,7 +230,7 @@ def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32
             for one in range(ends.size):
                 highs, low = gaps[one][: ends[one]], gaps[one][ends[one] :]
                 add_gaps(
-                    part,
+                    part if one < split else other,
                     start + begin,
                     highs,
                     low,
@@ -224,6 +240,12 @@ def adder_of_all_gaps(add_gaps: Callable[..., None]) -> Callable[..., np.float32
                     at[one],
                     rooms[one],
                 )
+            if split < ends.size:
+                for number in range(part.size):
+                    part[number] = (part[number] + other[number]) / divisor
+            elif divisor != 1:
+                for number in range(part.size):
+                    part[number] /= divisor
         return seen  # or reading in order would be left out
 
     return add_all_gaps

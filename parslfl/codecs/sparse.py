@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -129,17 +130,45 @@ def add_gapped(total: Params, terms: Sequence[tuple[Gapped, float]], afresh: boo
         afresh = False
 
 
+def mean_gapped(
+    mean: Joined, lanes: Sequence[Sequence[tuple[Gapped, float]]], divisor: float, afresh: bool
+) -> None:
+    """`sum(lanes) / divisor` into `mean`, of one or two lanes whose sums nobody else wants; the first lane's
+    has begun in `mean`, but with `afresh`. In two threads, and bit for bit as if `add_gapped` had made a sum
+    of each and `params.average` the mean of them.
+
+    The last lane has an update at least, both together have `TOGETHER` at most. `mean` is of float32.
+    """
+    terms = [term for lane in lanes for term in lane]
+    add, split, factor = terms[0][0].loops.add_all_gaps, len(lanes[0]), np.float32(divisor)
+
+    def half(start: int, part: Array) -> None:
+        beside = np.empty(min(_SMALL_PIECE, part.size) if len(lanes) > 1 else 0, np.float32)
+        add(part, start, *_told(terms), _SMALL_PIECE, afresh, split, beside, factor)
+
+    parts = np.array_split(mean.vector, 2)
+    with ThreadPoolExecutor(len(parts)) as both:
+        list(both.map(half, (0, parts[0].size), parts))
+
+
 def _adder(terms: Sequence[tuple[Gapped, float]], afresh: bool) -> Callable[[Array, int], object]:
     """What adds all of them to the part of a sum that starts at a place, part after part."""
+    add, told, one = terms[0][0].loops.add_all_gaps, _told(terms), np.float32(1)
+    no_room = np.empty(0, np.float32)
+    return lambda part, start: add(part, start, *told, _SMALL_PIECE, afresh, len(terms), no_room, one)
+
+
+def _told(terms: Sequence[tuple[Gapped, float]]) -> tuple[Any, ...]:
+    """What `compiled.add_all_gaps` is told of updates."""
     updates = [update for update, _ in terms]
-    gaps, values = _alike([update.gaps.data for update in updates]), _alike([u.values for u in updates])
-    ends = np.array([update.gaps.end for update in updates])
-    shifts = np.array([update.gaps.shift for update in updates])
-    weights = np.array([weight for _, weight in terms], np.float32)
-    at, rooms = np.zeros((len(terms), STATE), np.int64), np.empty((len(terms), _SMALL_ROOM), np.int64)
-    add = updates[0].loops.add_all_gaps
-    return lambda part, start: add(
-        part, start, gaps, ends, shifts, values, weights, at, rooms, _SMALL_PIECE, afresh
+    return (
+        _alike([update.gaps.data for update in updates]),
+        np.array([update.gaps.end for update in updates]),
+        np.array([update.gaps.shift for update in updates]),
+        _alike([update.values for update in updates]),
+        np.array([weight for _, weight in terms], np.float32),
+        np.zeros((len(terms), STATE), np.int64),
+        np.empty((len(terms), _SMALL_ROOM), np.int64),
     )
 
 

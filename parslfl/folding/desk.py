@@ -12,6 +12,7 @@ import numpy as np
 
 from parslfl import submodel
 from parslfl.codecs.pieces import add_all
+from parslfl.codecs.sparse import TOGETHER, Gapped, mean_gapped
 from parslfl.messages import Client, Update
 from parslfl.params import Joined, Params, average, clear, wide
 from parslfl.protocols import Delta
@@ -21,8 +22,8 @@ from parslfl.submodel import Kept
 @dataclass(frozen=True)
 class Waiting:
     """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales.
-    `memory`: bytes that it holds, beside mapped files, and that adding it takes. `patient`: it may wait for
-    more than one merge."""
+    `memory`: bytes that it holds, beside mapped files, and that adding it takes. `patient`: it is sparse and
+    in memory of its own, its bytes elsewhere forgotten: it may wait for other merges, and for the mean."""
 
     update: Update
     delta: Delta
@@ -58,7 +59,8 @@ class Desk:
         self.stale |= {key for key in known if key[0] == lane}
 
     def sums(self, lane: int, scale: int) -> Params:
-        """The sums of `lane` for the strategy's scale number `scale`."""
+        """The sums of `lane` for the strategy's scale number `scale`, with all that waited."""
+        self.settle(lane)
         found, afresh = self._current(lane, scale)
         if afresh:
             clear(found)
@@ -68,6 +70,27 @@ class Desk:
         """Add each delta, times its weight, to the sums of `lane` for this scale."""
         found, afresh = self._current(lane, scale)
         add_all(found, terms, afresh)
+
+    def settle(self, lane: int) -> None:
+        """Add all that waits in `lane` to its sums, in order."""
+        waiting = self.waiting.get(lane, [])
+        for number in range(min((len(one.weights) for one in waiting), default=0)):
+            self.add(lane, number, [(one.delta, one.weights[number]) for one in waiting])
+        waiting.clear()
+
+    def unsummed(self, lane: int) -> list[tuple[Gapped, float]] | None:
+        """What waits in `lane`, with its weight, if `mean` needs no sum of it: if that is all that came, and
+        is little, sparse, and for one scale."""
+        waiting, known = self.waiting.get(lane, []), list(self.totals)
+        terms = [
+            (one.delta, one.weights[0])
+            for one in waiting
+            if isinstance(one.delta, Gapped) and len(one.weights) == 1
+        ]
+        whole = len(terms) == len(waiting) <= TOGETHER // 2  # as many again may be in another lane
+        begun = any(key[0] == lane and key not in self.stale for key in known)
+        narrow = {array.dtype for array in wide(self.like).values()} == {np.dtype(np.float32)}
+        return terms if whole and narrow and not begun else None
 
     def count(self, lane: int, kept: Kept, weight: float) -> None:
         """Note that the part `kept` of the model got an update of this weight in `lane`."""
@@ -81,6 +104,9 @@ class Desk:
 
         In the model's dtypes, in a dict of its own: a strategy may put other arrays into it.
         """
+        unsummed = [self.unsummed(lane) for lane in range(lanes)]
+        if unsummed[-1] and lanes <= 2 and not self.counts:
+            return self.narrow(self._mean_of_waiting(unsummed, weight))
         totals = [self.sums(lane, scale) for lane in range(lanes)]
         counts = [self.counts[lane] for lane in range(lanes) if lane in self.counts]
         if not counts:
@@ -91,6 +117,18 @@ class Desk:
         for name, array in total.items():
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
         return self.narrow(total)
+
+    def _mean_of_waiting(
+        self, unsummed: Sequence[Sequence[tuple[Gapped, float]] | None], weight: float
+    ) -> Params:
+        """The mean of lanes of which the last is unsummed, and the first may be."""
+        afresh = bool(unsummed[0])
+        found = self._current(0, 0)[0] if afresh else self.sums(0, 0)
+        assert isinstance(found, Joined)  # all are of float32
+        mean_gapped(found, [terms or () for terms in unsummed], weight, afresh)
+        for lane in range(len(unsummed)):
+            self.waiting[lane].clear()
+        return found
 
     def keep_first_lane(self) -> None:
         """Give the memory back that other lanes' sums and the counts have: all is in the first lane's."""

@@ -85,14 +85,18 @@ class Folding:
 
 
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
-    """Fold `outcomes` into `lane`, after what `before` tells is in it already."""
+    """Fold `outcomes` into `lane`, after what `before` tells is in it already.
+
+    A few sparse updates may be left waiting: a mean can do without their sum, and `Desk.sums` makes it.
+    """
     note = merge_on(folding, lane, before, *outcomes)
-    _add(folding, lane)
+    if not folding.desk.unsummed(lane):
+        folding.desk.settle(lane)
     return note
 
 
 def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
-    """As `merge`, which must come after it in the same lane: sparse updates may wait for more of them.
+    """As `merge`, where it or this comes again in the same lane: sparse updates may wait for more of them.
 
     Not those that are mapped: others can write to the files, and the longer what was checked lies there, the
     more can happen to it.
@@ -126,12 +130,16 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         refused = Failure(outcome.client, outcome.round, "refused", str(error), "", came(outcome, transport))
         return replace(note, failures=(*note.failures, refused))
     finally:
-        waiting = folding.desk.waiting.get(lane, ())
-        if outcome.client not in folding.desk.held and not any(one.update is outcome for one in waiting):
+        in_file = (one.update for one in folding.desk.waiting.get(lane, ()) if not one.patient)
+        if outcome.client not in folding.desk.held and not any(update is outcome for update in in_file):
             discard(outcome, transport)
-    folded = replace(outcome, ref=replace(outcome.ref, data=b""))  # its bytes are in the sum soon
-    updates, seen = (*note.updates, folded), (*note.evidence, evidence)
+    updates, seen = (*note.updates, without_bytes(outcome)), (*note.evidence, evidence)
     return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
+
+
+def without_bytes(update: Update) -> Update:
+    """`update`, of which only what is known of it is kept."""
+    return replace(update, ref=replace(update.ref, data=b""))
 
 
 def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> tuple[Evidence, float]:
@@ -157,6 +165,8 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     if folding.in_parts:
         desk.count(lane, kept, weight)
     patient = sparse.is_sparse(delta) and not any(map(is_mapped, delta.holds))
+    if patient:
+        update = without_bytes(update)
     desk.waiting[lane].append(
         Waiting(update, delta, weights, private(delta) + sparse.scratch(delta), patient)
     )
@@ -172,10 +182,8 @@ def _enough(waiting: Sequence[Waiting], like: Params) -> bool:
 
 def _add(folding: Folding, lane: int) -> None:
     """Add all that wait to the lane's sums, in order, and forget them and their files."""
-    waiting = folding.desk.waiting.get(lane, [])
-    for number in range(min((len(one.weights) for one in waiting), default=0)):
-        folding.desk.add(lane, number, [(one.delta, one.weights[number]) for one in waiting])
-    updates = [one.update for one in waiting]
-    waiting.clear()  # before their files go: on some file systems, what is mapped stays
-    for update in updates:
+    waiting = folding.desk.waiting.get(lane, ())
+    in_files = [one.update for one in waiting if not one.patient]
+    folding.desk.settle(lane)
+    for update in in_files:  # only now: on some file systems, what is mapped stays
         discard(update, folding.transports[update.client.site])

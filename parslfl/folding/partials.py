@@ -18,7 +18,7 @@ from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, begin, merge
+from parslfl.folding.merging import Folding, Merged, begin, merge, without_bytes
 from parslfl.folding.receiving import MAX_NORM, sane
 from parslfl.folding.weighing import scales_of, weigh, weight_of
 from parslfl.learning import Evidence
@@ -173,7 +173,7 @@ def fold_partial(folding: Folding, lane: int, before: Merged | None, partial: Pa
         discard_partial(partial, folding.transports[partial.site])
     return Merged(
         note.weight + weight,
-        (*note.updates, *(replace(u, ref=replace(u.ref, data=b"")) for u in merged.updates)),
+        (*note.updates, *map(without_bytes, merged.updates)),
         failures,
         (*note.evidence, *evidence),
         (*note.partials, _record(partial)),

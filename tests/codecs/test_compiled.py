@@ -26,7 +26,7 @@ from parslfl.codecs.randomk import RandomK
 from parslfl.codecs.sparse import Gapped, Sparse
 from parslfl.codecs.topk import TopK
 from parslfl.errors import PayloadError
-from parslfl.params import SPAN, Joined, Params, zeros_like
+from parslfl.params import SPAN, Joined, Params, average, clear, zeros_like
 from parslfl.protocols import Codec
 
 #: Sizes around the edges of blocks and pieces.
@@ -201,6 +201,37 @@ def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.M
         pieces.add_all(zeros, terms)
         pieces.add_all(together, terms, afresh=True)
         assert all(together[name].tobytes() == zeros[name].tobytes() for name in SIZES)
+
+
+@pytest.mark.parametrize("numbers", [(1,), (4,), (1, 1), (0, 2), (29, 3)])
+def test_a_mean_has_the_bits_of_sums_that_are_averaged(
+    numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Places that are packed with low bits and without, and updates with none in one half of the model."""
+    monkeypatch.setattr(sparse, "_SMALL_PIECE", 1 << 12)
+    mean, lanes, sums = Joined.empty_like(drawn(0)), [], []
+    assert isinstance(mean, Joined)
+    mean.vector.fill(np.nan)
+    for lane, number in enumerate(numbers):
+        terms, zeros = [], Joined.empty_like(drawn(0))
+        for one in range(number):
+            update, codec = drawn(10 * lane + one), TopK((0.01, 0.0005, 0.1)[one % 3])
+            half = slice(None, SPAN // 2) if one % 2 else slice(SPAN // 2, None)
+            update["b"][half] = 0
+            delta = opened(codec, *codec.encode(update, 5), update)
+            assert isinstance(delta, Gapped)
+            terms.append((delta, 0.3 + one))
+        clear(zeros)
+        if not number:  # a sum that has begun
+            zeros["b"][...] = mean["b"][...] = drawn(5)["b"]
+            for name in ("a", "c", "d"):
+                mean[name].fill(0)
+        pieces.add_all(zeros, terms)
+        lanes.append(terms)
+        sums.append(zeros)
+    sparse.mean_gapped(mean, lanes, 7.3, afresh=numbers[0] > 0)
+    wanted = average(sums, 7.3)
+    assert all(mean[name].tobytes() == wanted[name].tobytes() for name in SIZES)
 
 
 @pytest.mark.parametrize("number", [1, 2, 33])

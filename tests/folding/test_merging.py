@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parslfl.codecs import wire
+from parslfl.codecs import compiled, wire
 from parslfl.codecs.chain import Chain
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
@@ -109,7 +109,7 @@ def written(transport: File, client: Client, codec: Codec, delta: np.ndarray) ->
 def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
     tmp_path: Path, dense: int | None
 ) -> None:
-    """They lie in their files until then; one that is not sparse ends the waiting, as the last merge does."""
+    """One that is not sparse ends the waiting, as the last merge does. Their files are gone meanwhile."""
     model: Params = {"w": np.zeros(1000, np.float32)}
     transport, clients = File(str(tmp_path)), [Client(i, "here") for i in range(7)]
     codecs: dict[Client, Codec] = {c: Raw() if c.index == dense else TopK(0.005) for c in clients}
@@ -117,7 +117,7 @@ def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
     updates = [written(transport, c, codecs[c], _random(c.index)) for c in clients]
     note = merge_on(job, 0, None, *updates[:3])
     assert len(job.desk.waiting[0]) == (0 if dense == 2 else 3)
-    assert transport.has(update_name(4, clients[0])) == (dense != 2)
+    assert not any(transport.has(update_name(4, client)) for client in clients[:3])
     note = merge_on(job, 0, note, *updates[3:6])
     assert len(job.desk.waiting[0]) == {None: 6, 2: 3, 4: 1}[dense]
     note = merge(job, 0, note, updates[6])
@@ -130,6 +130,100 @@ def test_sparse_updates_wait_for_more_and_are_added_as_if_one_by_one(
     assert [u.client for u in note.updates] == clients
     assert job.desk.waiting == {0: []}
     assert not any(transport.has(update_name(4, client)) for client in clients)
+
+
+def _sparse(client: Client, dtype: type, bad: bool = False) -> Update:
+    delta = _random(client.index).astype(dtype)
+    if bad:
+        delta[5] = np.nan
+    codec: Codec = Raw() if bad else TopK(0.005)
+    packed = wire.pack(*codec.encode({"w": delta[:600], "v": delta[600:]}, 0))
+    ref = Inline().put("", packed.buffers, packed.checksum)
+    return Update(client, 4, ref, 3 + client.index, 1, 1, 2.0, 1.0, 12)
+
+
+def _merged(desk: Desk, lanes: list[range], bad: range = range(0)) -> None:
+    """Sparse updates of clients with these numbers, merged in groups of four; `bad` ones' are refused."""
+    clients = [Client(index, "here") for lane in lanes for index in lane]
+    codecs: dict[Client, Codec] = {c: Raw() if c.index in bad else TopK(0.005) for c in clients}
+    job = replace(folding(clients), desk=desk, codecs=codecs)
+    for lane, numbers in enumerate(lanes):
+        updates = [_sparse(Client(i, "here"), desk.like["w"].dtype.type, i in bad) for i in numbers]
+        note = None
+        for start in range(0, len(updates), 4):
+            fold = merge_on if start + 4 < len(updates) else merge
+            note = fold(job, lane, note, *updates[start : start + 4])
+        assert note is not None
+        assert [u.client.index for u in note.updates] == [i for i in numbers if i not in bad]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("lanes", "bad", "waiting"),
+    [
+        ([range(3)], range(0), [3]),
+        ([range(17)], range(0), [0]),
+        ([range(3), range(3, 6)], range(0), [3, 3]),
+        ([range(16), range(16, 32)], range(0), [16, 16]),
+        ([range(17), range(17, 20)], range(0), [0, 3]),
+        ([range(35), range(35, 38)], range(0), [0, 3]),
+        ([range(3), range(3, 20)], range(0), [3, 0]),
+        ([range(3), range(3, 6)], range(3), [0, 3]),
+        ([range(3), range(3, 6)], range(3, 6), [3, 0]),
+    ],
+)
+def test_a_few_sparse_updates_become_a_mean_without_a_sum(
+    lanes: list[range], bad: range, waiting: list[int], dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With compiled loops, and to the same bits as with numpy, round after round; who wants a sum has it."""
+    model: Params = {"w": np.zeros(600, dtype), "n": np.array([7]), "v": np.zeros(400, dtype)}
+    plain, resting, settled = (Desk(like=model) for _ in range(3))
+    for _ in range(2):
+        monkeypatch.setattr(compiled, "FIRST", math.inf)
+        _merged(plain, lanes, bad)
+        monkeypatch.setattr(compiled, "FIRST", 0)
+        _merged(resting, lanes, bad)
+        _merged(settled, lanes, bad)
+        found = [len(resting.waiting[lane]) for lane in range(len(lanes))]
+        assert found == ([0] * len(lanes) if dtype == np.float64 else waiting)
+        for lane in range(len(lanes)):
+            sums, wanted = settled.sums(lane, 0), plain.sums(lane, 0)
+            assert not settled.waiting[lane]
+            assert all(sums[name].tobytes() == wanted[name].tobytes() for name in "wv")
+        means = [desk.mean(len(lanes), 0, 33.0) for desk in (plain, resting)]
+        for name in "wv":
+            assert means[0][name].dtype == means[1][name].dtype == dtype
+            assert means[0][name].tobytes() == means[1][name].tobytes()
+            assert np.count_nonzero(means[0][name])
+        assert not any(resting.waiting.values())
+
+
+def test_clients_that_train_parts_have_sparse_updates_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each number is divided by the weight that came in for it, whatever could wait for the mean."""
+    model: Params = {"w": np.zeros(600, np.float32), "v": np.zeros(400, np.float32)}
+    means = []
+    for first in (math.inf, 0):
+        monkeypatch.setattr(compiled, "FIRST", first)
+        works = {CLIENTS[0]: LocalWork(), CLIENTS[1]: LocalWork(keep=0.5)}
+        job = replace(folding(), desk=Desk(like=model), works=works)
+        job = replace(job, codecs=dict.fromkeys(CLIENTS, TopK(0.005)))
+        merge(job, 0, None, *(_sparse(client, np.float32) for client in CLIENTS[:2]))
+        means.append(job.desk.mean(1, 0, 999.0))
+        assert means[-1]["w"].max() > 1e-2  # by 3 and 4, not by 999
+    assert all(means[0][name].tobytes() == means[1][name].tobytes() for name in "wv")
+
+
+def test_two_scales_are_not_left_to_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "FIRST", 0)
+    model: Params = {"w": np.zeros(1000, np.float32)}
+    job = replace(folding(strategy=Twice()), desk=Desk(like=model))
+    job = replace(job, codecs=dict.fromkeys(CLIENTS, TopK(0.02)))
+    packed = wire.pack(*TopK(0.02).encode({"w": _random(0)}, 0))
+    ref = Inline().put("", packed.buffers, packed.checksum)
+    merge(job, 0, None, Update(CLIENTS[0], 4, ref, 3, 1, 1, 2.0, 1.0, 12))
+    assert job.desk.waiting == {0: []}
+    assert np.count_nonzero(job.desk.sums(0, 0)["w"]) == 20
+    assert np.count_nonzero(job.desk.sums(0, 1)["w"]) == 20
 
 
 @dataclass(frozen=True)
