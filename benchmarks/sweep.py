@@ -20,8 +20,8 @@ over those of the same table there: with `--only` name another folder.
 How long, with the default cuts and three seeds, on two cores of an AMD EPYC: one epoch of the `cnn` over a
 client's 833 images takes 0.24 CPU seconds (0.16 and 0.12 with a quarter and half dropped), the test set 0.9,
 a run 5 s to begin; so a round of 20 clients takes about 2.5 s an epoch. The 33 runs of codecs took 1 h 38
-min beside other work. The first 12 of the 126 of methods took 52 s each on slower cores (Zen 3) with little
-beside them, which makes 1 h 49 min for all; they took 2 h 19 min, since tests ran beside the others.
+min beside other work. The 126 of methods took 1 h 45 min 37 s on slower cores (Zen 3), with a few minutes of
+tests beside them; with tests beside most of them it was 2 h 19 min.
 
 Does not know: what the numbers should be.
 """

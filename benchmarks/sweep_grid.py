@@ -183,7 +183,7 @@ TABLES: dict[str, tuple[Setting, ...]] = {
     "silos": SILOS,
     "liars": LIARS,
 }
-#: Each keeps its table under two hours on two cores: `sweep.py` says how that was reckoned.
+#: Each keeps its table under two hours on two cores: `sweep.py` says what the longest took.
 CUTS = {
     "codecs": Cut(rounds=60, epochs=1, every=2),
     "dropout": Cut(rounds=60, epochs=1, every=3),

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int8]
 Bytes = npt.NDArray[np.uint8]
 Places = npt.NDArray[np.int64]
-#: Numbers that a process leaves to numpy first. Compiling takes 0.1 GB and a second for int8, 2.4 for sparse
+#: Numbers that a process leaves to numpy first. Compiling takes 0.1 GB and a second for int8, 3.5 for sparse
 #: updates, and that is gained on three times as many numbers of int8, or on less than half as many places of
 #: sparse ones. Workers, and ranks of one round, hardly have so many.
 FIRST = 1 << 30
