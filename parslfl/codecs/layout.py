@@ -72,6 +72,7 @@ def count(note: Mapping[str, Any], key: str, most: int) -> int:
     return value
 
 
+@lru_cache(maxsize=64)
 def stand_in(dtype: npt.DTypeLike, *shape: int) -> Array:
     """An array of this dtype and shape that takes no memory: a `like` of what is yet to come."""
     return np.broadcast_to(np.zeros((), dtype), shape)

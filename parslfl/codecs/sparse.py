@@ -9,16 +9,19 @@ Does not know: how the numbers were chosen, or how any codec writes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from parslfl.codecs.compiled import STATE, Compiled, compiled
+from parslfl.codecs.compiled import Compiled, compiled
+from parslfl.codecs.gap_loops import COLUMNS, NUMBER
 from parslfl.codecs.indices import Gaps, Places
 from parslfl.params import Array, Joined, Params, clear, squared_norm, trained
 from parslfl.protocols import Delta
@@ -29,6 +32,8 @@ Floats = npt.NDArray[np.float32]
 _PIECE = 1 << 19
 #: The same for compiled loops.
 _SMALL_PIECE = 1 << 17
+#: The same for the two sums of which a mean is made.
+_MEAN_PIECE = 1 << 15
 #: Places of an update by itself that are reckoned before it is added to them.
 _ROOM = 1 << 12
 #: The same for each of several.
@@ -123,69 +128,92 @@ def add_gapped(total: Params, terms: Sequence[tuple[Gapped, float]], afresh: boo
         return
     for first in range(0, len(terms), TOGETHER):
         part, start = terms[first : first + TOGETHER], 0
-        add = _adder(part, afresh) if len(part) > 1 else _adder_of_one(*part[0])
+        table, loops = _Table(part), part[0][0].loops
+        told = table.begun(_ROOM if len(part) == 1 else _SMALL_ROOM)
         for vector in vectors:
-            add(vector, start)
+            if len(part) > 1:
+                loops.add_all_gaps(vector, start, *told, _SMALL_PIECE, afresh)
+            else:
+                data, values, weights, updates, rooms = told
+                loops.add_gaps(vector, start, data, values, weights[0], updates[0], rooms[0])
             start += vector.size
         afresh = False
 
 
 def mean_gapped(
-    mean: Joined, lanes: Sequence[Sequence[tuple[Gapped, float]]], divisor: float, afresh: bool
+    sums: Sequence[Params | None],
+    waiting: Sequence[Sequence[tuple[Gapped, float]]],
+    divisor: float,
+    mean: Params,
 ) -> None:
-    """`sum(lanes) / divisor` into `mean`, of one or two lanes whose sums nobody else wants; the first lane's
-    has begun in `mean`, but with `afresh`. In two threads, and bit for bit as if `add_gapped` had made a sum
-    of each and `params.average` the mean of them.
+    """The sums of one or two lanes and what waits there, `waiting`, by `divisor`, into `mean`, which may be
+    the first sum; None is a sum of nothing yet. The sums are left as they are, and nobody else may want the
+    first. In two threads, and bit for bit as if `add_gapped` had been and `params.average` came now.
 
-    The last lane has an update at least, both together have `TOGETHER` at most. `mean` is of float32.
+    At least one update waits. All sums are `Joined` ones of float32.
     """
-    terms = [term for lane in lanes for term in lane]
-    add, split, factor = terms[0][0].loops.add_all_gaps, len(lanes[0]), np.float32(divisor)
+    first, other = (*sums, None)[:2]
+    assert isinstance(mean, Joined)
+    terms = [term for lane in waiting for term in lane]
+    loop, table = terms[0][0].loops.mean_of_gaps, _Table(terms)
 
     def half(start: int, part: Array) -> None:
-        beside = np.empty(min(_SMALL_PIECE, part.size) if len(lanes) > 1 else 0, np.float32)
-        add(part, start, *_told(terms), _SMALL_PIECE, afresh, split, beside, factor)
+        added = other.vector[start : start + part.size] if isinstance(other, Joined) else part[:0]
+        pieces = (np.zeros(_MEAN_PIECE, np.float32) for _ in range(2))
+        told = *table.begun(_SMALL_ROOM), len(waiting[0]), *pieces
+        loop(part, added, start, *told, first is None, np.float32(divisor))
 
-    parts = np.array_split(mean.vector, 2)
-    with ThreadPoolExecutor(len(parts)) as both:
-        list(both.map(half, (0, parts[0].size), parts))
-
-
-def _adder(terms: Sequence[tuple[Gapped, float]], afresh: bool) -> Callable[[Array, int], object]:
-    """What adds all of them to the part of a sum that starts at a place, part after part."""
-    add, told, one = terms[0][0].loops.add_all_gaps, _told(terms), np.float32(1)
-    no_room = np.empty(0, np.float32)
-    return lambda part, start: add(part, start, *told, _SMALL_PIECE, afresh, len(terms), no_room, one)
+    middle = mean.vector.size // 2
+    later = _another_thread(os.getpid()).submit(half, middle, mean.vector[middle:])
+    half(0, mean.vector[:middle])
+    later.result()
 
 
-def _told(terms: Sequence[tuple[Gapped, float]]) -> tuple[Any, ...]:
-    """What `compiled.add_all_gaps` is told of updates."""
-    updates = [update for update, _ in terms]
-    return (
-        _alike([update.gaps.data for update in updates]),
-        np.array([update.gaps.end for update in updates]),
-        np.array([update.gaps.shift for update in updates]),
-        _alike([update.values for update in updates]),
-        np.array([weight for _, weight in terms], np.float32),
-        np.zeros((len(terms), STATE), np.int64),
-        np.empty((len(terms), _SMALL_ROOM), np.int64),
-    )
+@lru_cache(maxsize=1)
+def _another_thread(_process: int) -> ThreadPoolExecutor:
+    """A thread that stays: to begin one takes a tenth of the time of a mean. A process has its own."""
+    return ThreadPoolExecutor(1, thread_name_prefix="mean")
 
 
-def _adder_of_one(update: Gapped, weight: float) -> Callable[[Array, int], object]:
-    gaps, (values,) = update.gaps, _alike([update.values], 1)
-    highs, low = _alike([gaps.highs, gaps.low], 2)
-    factor, at, room = np.float32(weight), np.zeros(STATE, np.int64), np.empty(_ROOM, np.int64)
-    add = update.loops.add_gaps
-    return lambda part, start: add(part, start, highs, low, gaps.shift, values, factor, at, room)
+class _Table:
+    """Updates as the compiled loops want them. Given many arrays, these would compile for seconds, and count
+    references to each array whenever they look at it: they get one for all bytes, and one for all values."""
+
+    def __init__(self, terms: Sequence[tuple[Gapped, float]]) -> None:
+        gaps = [np.require(update.gaps.data, requirements="C") for update, _ in terms]
+        values = [np.require(update.values, requirements=("C", "A")) for update, _ in terms]
+        self._data, at = _window(gaps)
+        self._values, first = _window(values)
+        self._weights = np.array([weight for _, weight in terms], np.float32)
+        self._updates = np.zeros((len(terms), COLUMNS), np.int64)
+        for row, (update, _), gap, value in zip(self._updates, terms, at, first, strict=True):
+            row[:NUMBER] = gap, update.gaps.end, update.gaps.shift, value, update.values.size
+
+    def begun(self, room: int) -> tuple[Array, ...]:
+        """What the loops take: bytes, values, weights, a table of its own, and room for so many places."""
+        rooms = np.empty((self._weights.size, room), np.int64)
+        return self._data, self._values, self._weights, self._updates.copy(), rooms
 
 
-def _alike(arrays: Sequence[Array], number: int = TOGETHER) -> tuple[Array, ...]:
-    """`number` arrays, the last ones empty, of one type in numba's eyes: it compiles for each anew."""
-    plain = [np.require(array, requirements=["C", "A"]).view() for array in (*arrays, arrays[0][:0])]
-    for array in plain:
-        array.flags.writeable = False
-    return (*plain[:-1], *plain[-1:] * (number - len(arrays)))
+class _Memory:
+    """What numpy makes an array of (its array interface protocol): the memory where `held` lie."""
+
+    def __init__(self, address: int, size: int, held: Sequence[Array]) -> None:
+        kind = held[0].dtype.str
+        self.__array_interface__ = {"data": (address, True), "shape": (size,), "typestr": kind, "version": 3}
+        self.held = held
+
+
+def _window(arrays: Sequence[Array]) -> tuple[Array, list[int]]:
+    """An array from the first to the last number of all `arrays`, contiguous ones of one dtype, and where in
+    it each begins. Elsewhere it must not be looked at: it is no copy, and what lies between is not theirs.
+    """
+    size = arrays[0].itemsize
+    starts = [array.__array_interface__["data"][0] for array in arrays]
+    lowest = min(starts)
+    most = max(start + array.nbytes for start, array in zip(starts, arrays, strict=True))
+    whole = np.asarray(_Memory(lowest, (most - lowest) // size, arrays))
+    return whole, [(start - lowest) // size for start in starts]
 
 
 def _vectors(total: Params) -> list[Array]:

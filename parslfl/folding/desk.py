@@ -14,9 +14,12 @@ from parslfl import submodel
 from parslfl.codecs.pieces import add_all
 from parslfl.codecs.sparse import TOGETHER, Gapped, mean_gapped
 from parslfl.messages import Client, Update
-from parslfl.params import Joined, Params, average, clear, wide
+from parslfl.params import Joined, Params, average, clear, is_trained, wide
 from parslfl.protocols import Delta
 from parslfl.submodel import Kept
+
+#: Dtypes whose sums are of float32.
+_NARROW = frozenset(map(np.dtype, (np.float16, np.float32)))
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,17 @@ class Desk:
         waiting.clear()
 
     def unsummed(self, lane: int) -> list[tuple[Gapped, float]] | None:
-        """What waits in `lane`, with its weight, if `mean` needs no sum of it: if that is all that came, and
-        is little, sparse, and for one scale."""
-        waiting, known = self.waiting.get(lane, []), list(self.totals)
+        """What waits in `lane`, with its weight, if `mean` can add it: if it is little, sparse, and for one
+        scale."""
+        waiting = self.waiting.get(lane, [])
         terms = [
             (one.delta, one.weights[0])
             for one in waiting
             if isinstance(one.delta, Gapped) and len(one.weights) == 1
         ]
         whole = len(terms) == len(waiting) <= TOGETHER // 2  # as many again may be in another lane
-        begun = any(key[0] == lane and key not in self.stale for key in known)
-        narrow = {array.dtype for array in wide(self.like).values()} == {np.dtype(np.float32)}
-        return terms if whole and narrow and not begun else None
+        narrow = all(array.dtype in _NARROW for array in self.like.values() if is_trained(array))
+        return terms if whole and narrow else None
 
     def count(self, lane: int, kept: Kept, weight: float) -> None:
         """Note that the part `kept` of the model got an update of this weight in `lane`."""
@@ -104,9 +106,9 @@ class Desk:
 
         In the model's dtypes, in a dict of its own: a strategy may put other arrays into it.
         """
-        unsummed = [self.unsummed(lane) for lane in range(lanes)]
-        if unsummed[-1] and lanes <= 2 and not self.counts:
-            return self.narrow(self._mean_of_waiting(unsummed, weight))
+        unsummed = [terms for lane in range(lanes) if (terms := self.unsummed(lane)) is not None]
+        if len(unsummed) == lanes <= 2 and any(unsummed) and not self.counts:
+            return self.narrow(self._mean_with(unsummed, weight))
         totals = [self.sums(lane, scale) for lane in range(lanes)]
         counts = [self.counts[lane] for lane in range(lanes) if lane in self.counts]
         if not counts:
@@ -118,15 +120,13 @@ class Desk:
             np.divide(array, shares[name], out=array, where=shares[name] > 0)
         return self.narrow(total)
 
-    def _mean_of_waiting(
-        self, unsummed: Sequence[Sequence[tuple[Gapped, float]] | None], weight: float
-    ) -> Params:
-        """The mean of lanes of which the last is unsummed, and the first may be."""
-        afresh = bool(unsummed[0])
-        found = self._current(0, 0)[0] if afresh else self.sums(0, 0)
-        assert isinstance(found, Joined)  # all are of float32
-        mean_gapped(found, [terms or () for terms in unsummed], weight, afresh)
-        for lane in range(len(unsummed)):
+    def _mean_with(self, unsummed: Sequence[Sequence[tuple[Gapped, float]]], weight: float) -> Params:
+        """The mean of one scale's sums and of what waits in the lanes."""
+        keys = [(lane, 0) for lane in range(len(unsummed))]
+        sums = [None if key in self.stale else self.totals.get(key) for key in keys]
+        found, _ = self._current(0, 0)
+        mean_gapped(sums, unsummed, weight, found)
+        for lane, _ in keys:
             self.waiting[lane].clear()
         return found
 

@@ -12,6 +12,7 @@ Does not know: Parsl, or which workers made the updates.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,10 @@ _LANES = 2
 _TOGETHER = 4
 #: Those that wait are added once they hold more than one part in so many of what the model takes.
 SHARE = 4
+#: Updates up to so many bytes are opened one at a time in all lanes. That is mostly Python's work, for which
+#: one thread after the other has the interpreter: two take turns a dozen times an update, and twice as long.
+_SHORT = 1 << 20
+_turn, _at_once = threading.Lock(), contextlib.nullcontext()
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,10 @@ class Folding:
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already.
 
-    A few sparse updates may be left waiting: a mean can do without their sum, and `Desk.sums` makes it.
+    A few sparse updates may be left waiting: a mean adds them as well, and so does `Desk.sums`.
     """
     note = merge_on(folding, lane, before, *outcomes)
-    if not folding.desk.unsummed(lane):
+    if folding.desk.unsummed(lane) is None:
         folding.desk.settle(lane)
     return note
 
@@ -105,12 +110,21 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
         begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
-        note = _fold(folding, lane, note, outcome)
+        with _turn if _is_short(outcome) else _at_once:
+            note = _fold(folding, lane, note, outcome)
         if _enough(folding.desk.waiting.get(lane, ()), folding.desk.like):
             _add(folding, lane)
     if not all(one.patient for one in folding.desk.waiting.get(lane, ())):
         _add(folding, lane)
     return note
+
+
+def _is_short(outcome: Outcome) -> bool:
+    """Whether folding is mostly Python's work, and of bytes that are at hand."""
+    if isinstance(outcome, Failure):
+        return False
+    ref = outcome.ref
+    return ref.size <= _SHORT and (ref.path != "" or len(ref.data) == ref.size)
 
 
 def begin(folding: Folding, lane: int) -> None:
@@ -133,12 +147,19 @@ def _fold(folding: Folding, lane: int, note: Merged, outcome: Outcome) -> Merged
         in_file = (one.update for one in folding.desk.waiting.get(lane, ()) if not one.patient)
         if outcome.client not in folding.desk.held and not any(update is outcome for update in in_file):
             discard(outcome, transport)
-    updates, seen = (*note.updates, without_bytes(outcome)), (*note.evidence, evidence)
-    return replace(note, weight=note.weight + weight, updates=updates, evidence=seen)
+    return Merged(
+        note.weight + weight,
+        (*note.updates, without_bytes(outcome)),
+        note.failures,
+        (*note.evidence, evidence),
+        note.partials,
+    )
 
 
 def without_bytes(update: Update) -> Update:
     """`update`, of which only what is known of it is kept."""
+    if not update.ref.data:
+        return update
     return replace(update, ref=replace(update.ref, data=b""))
 
 

@@ -82,8 +82,10 @@ def scales_of(evidence: Evidence, strategy: Strategy) -> tuple[float, ...]:
     Raises:
         PayloadError, RunError: as in `weight_of`.
     """
-    with _reckoning(strategy, "scales"):
-        scales = tuple(map(float, strategy.scales(evidence))) if is_scaled(strategy) else (1.0,)
+    scales: tuple[float, ...] = (1.0,)
+    if is_scaled(strategy):
+        with _reckoning(strategy, "scales"):
+            scales = tuple(map(float, strategy.scales(evidence)))
     if not all(abs(scale) <= MAX_WEIGHT for scale in scales):
         raise PayloadError(
             f"has the impossible scales {scales} by {type(strategy).__name__}.scales, from what it claims "
@@ -118,7 +120,7 @@ def likely_width(work: LocalWork, strategy: Strategy) -> int:
 
 
 @contextlib.contextmanager
-def _reckoning(strategy: Strategy, method: str) -> Iterator[None]:
+def _reckoning(strategy: object, method: str) -> Iterator[None]:
     """A division by zero or an overflow follows from what the update claims; all else is a mistake in it."""
     with naming(strategy, method):
         try:

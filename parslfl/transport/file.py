@@ -22,6 +22,7 @@ from pathlib import Path
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.protocols import Buffer
+from parslfl.transport.buffers import Buffers
 from parslfl.transport.inline import Inline
 
 #: Folder of updates on their way to the driver.
@@ -33,6 +34,7 @@ _WORTH_KEEPING = 1 << 20
 COPIED = 1 << 20
 #: Linux can fill the page table at once instead of a fault per page; elsewhere it is 0.
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
+_buffers = Buffers()
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class File:
     def get(self, ref: Ref) -> memoryview:
         if ref.data and not ref.path:
             return Inline().get(ref)
-        path = self.path(ref.path)
+        path = self._within(ref.path)
         try:
             descriptor = os.open(path, os.O_RDONLY)
             try:
@@ -111,20 +113,24 @@ class File:
         Raises:
             PayloadError: it leads out of the folder.
         """
+        return Path(self._within(name))
+
+    def _within(self, name: str) -> str:
+        """As `path`, for who wants it quickly."""
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise PayloadError(f"the path {name!r} leads out of the shared folder {self.root}")
-        return Path(self.root, name)
+        return f"{self.root}/{name}"
 
 
-def _read(descriptor: int, path: Path, size: int) -> memoryview:
+def _read(descriptor: int, path: str, size: int) -> memoryview:
     """The first `size` bytes of the file."""
-    parts, left = list[bytes](), size
-    while left:
-        parts.append(os.read(descriptor, left))
-        left -= len(parts[-1])
-        if not parts[-1]:
-            raise PayloadError(f"{path} has {size - left} bytes by now, announced {size}")
-    return memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+    found, done = _buffers.take(size), 0
+    while done < size:
+        came = os.readv(descriptor, [found[done:]])
+        if not came:
+            raise PayloadError(f"{path} has {done} bytes by now, announced {size}")
+        done += came
+    return found.toreadonly()
 
 
 def _write(descriptor: int, buffer: Buffer) -> int:

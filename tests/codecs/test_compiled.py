@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from parslfl.codecs import compiled as module
 from parslfl.codecs import indices, pieces, sparse
 from parslfl.codecs.chain import Chain
-from parslfl.codecs.compiled import STATE, Bytes, Compiled, Floats, compiled
+from parslfl.codecs.compiled import Compiled, compiled
+from parslfl.codecs.gap_loops import Bytes, Floats
 from parslfl.codecs.pieces import opened
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.randomk import RandomK
@@ -48,9 +49,14 @@ def drawn(seed: int) -> Params:
 
 
 @pytest.fixture(autouse=True)
-def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has left enough to numpy."""
     monkeypatch.setattr(module, "FIRST", 0)
+
+
+@pytest.fixture
+def unknown() -> Iterator[None]:
+    """A process that has not looked for numba yet."""
     module._compiled.cache_clear()
     yield
     module._compiled.cache_clear()
@@ -86,13 +92,24 @@ def loops() -> Compiled:
     return found
 
 
+class Adding:
+    """One update, added to pieces of a sum as they come."""
+
+    def __init__(self, gaps: indices.Gaps, values: Floats, weight: float) -> None:
+        self.told = sparse._Table([(Gapped(gaps, values, loops()), weight)]).begun(1024)
+
+    def to(self, piece: Floats, start: int) -> None:
+        data, values, weights, updates, rooms = self.told
+        loops().add_gaps(piece, start, data, values, weights[0], updates[0], rooms[0])
+
+
 def added(data: Bytes, note: dict[str, Any], size: int, pieces: int) -> Floats:
     """A sum of `size` numbers in so many pieces, after an update of 1, 2, 3... at the places of the gaps."""
     gaps = indices.checked(data, note, size, loops())
-    total, at, start = np.zeros(size, np.float32), np.zeros(STATE, np.int64), 0
-    values, space = np.arange(1, gaps.kept + 1, dtype=np.float32), np.empty(1024, np.int64)
+    total, start = np.zeros(size, np.float32), 0
+    adding = Adding(gaps, np.arange(1, gaps.kept + 1, dtype=np.float32), 2)
     for piece in np.array_split(total, pieces):
-        loops().add_gaps(piece, start, gaps.highs, gaps.low, gaps.shift, values, np.float32(2), at, space)
+        adding.to(piece, start)
         start += piece.size
     return total
 
@@ -131,40 +148,34 @@ def test_bytes_that_change_after_they_were_checked_reach_nothing_outside_the_sum
     """They lie in a file that another process may write."""
     data = np.full(3000, 9, np.uint8)
     gaps = indices.checked(data, {"kept": 3000, "shift": 0, "bytes": 3000}, 30_000, loops())
-    room, values, one = np.zeros(90_000, np.float32), np.ones(3000, np.float32), np.float32(1)
-    space = np.empty(1024, np.int64)
+    room, values = np.zeros(90_000, np.float32), np.ones(3000, np.float32)
     for changed in (254, 255, 0, 9):
         data[:] = changed
-        at = np.zeros(STATE, np.int64)
+        adding = Adding(gaps, values, 1)
         for start in (0, 10_000, 20_000):
-            piece = room[30_000 + start :][:10_000]
-            loops().add_gaps(piece, start, gaps.highs, gaps.low, 0, values, one, at, space)
+            adding.to(room[30_000 + start :][:10_000], start)
     assert room.sum() == 30_000 // 255 + 0 + 3000 + 3000
-    at[:] = 0
+    adding = Adding(gaps, values, 1)
     for start, changed in ((0, 9), (10_000, 9), (20_000, 0)):  # read in the middle of a piece
         data[:] = changed
-        piece = room[30_000 + start :][:10_003]
-        loops().add_gaps(piece, start, gaps.highs, gaps.low, 0, values, one, at, space)
+        adding.to(room[30_000 + start :][:10_003], start)
     assert not room[:30_000].any()
     assert not room[60_003:].any()
 
 
-def test_a_piece_that_is_left_out_costs_nothing_but_its_own_places() -> None:
-    data, note = indices.write(np.arange(0, 30_000, 10), 30_000)
-    gaps = indices.checked(data, note, 30_000, loops())
-    room, values, at = np.zeros(50_000, np.float32), np.ones(3000, np.float32), np.zeros(STATE, np.int64)
-    loops().add_gaps(
-        room[20_000:30_000],
-        20_000,
-        gaps.highs,
-        gaps.low,
-        gaps.shift,
-        values,
-        np.float32(1),
-        at,
-        np.empty(1024, np.int64),
-    )
-    assert np.flatnonzero(room).tolist() == list(range(20_000, 30_000, 10))
+@pytest.mark.parametrize("step", [12, 300, 5000])
+@pytest.mark.parametrize("start", [1, 2000, 2999])
+def test_of_a_piece_that_is_left_out_nothing_is_added(start: int, step: int) -> None:
+    """Gaps of one byte and of several, with low bits and without, up to and across the edge."""
+    places = np.arange(0, 3000 * step, step)
+    data, note = indices.write(places, 3000 * step)
+    gaps = indices.checked(data, note, 3000 * step, loops())
+    edge, room = start * step - step // 2, np.zeros(1000 * step, np.float32)
+    adding = Adding(gaps, np.arange(1, 3001, dtype=np.float32), 1)
+    adding.to(room, edge)
+    wanted = places[(places >= edge) & (places < edge + room.size)]
+    assert (np.flatnonzero(room) + edge).tolist() == wanted.tolist()
+    assert room[wanted - edge].tolist() == (wanted // step + 1).tolist()
 
 
 @pytest.mark.parametrize("data", [[], [3, 4], [3, 4, 5, 6], [3, 4, 255]])
@@ -203,17 +214,27 @@ def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.M
         assert all(together[name].tobytes() == zeros[name].tobytes() for name in SIZES)
 
 
-@pytest.mark.parametrize("numbers", [(1,), (4,), (1, 1), (0, 2), (29, 3)])
+@pytest.mark.parametrize("begun", [(), (0,), (1,), (0, 1)])
+@pytest.mark.parametrize("numbers", [(1,), (4,), (1, 1), (0, 2), (2, 0), (29, 3)])
 def test_a_mean_has_the_bits_of_sums_that_are_averaged(
-    numbers: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    numbers: tuple[int, ...], begun: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Places that are packed with low bits and without, and updates with none in one half of the model."""
-    monkeypatch.setattr(sparse, "_SMALL_PIECE", 1 << 12)
-    mean, lanes, sums = Joined.empty_like(drawn(0)), [], []
+    """Places that are packed with low bits and without, updates with none in one half of the model, and lanes
+    that have a sum already."""
+    monkeypatch.setattr(sparse, "_MEAN_PIECE", 1 << 12)
+    mean, waiting, sums = Joined.empty_like(drawn(0)), [], list[Params | None]()
     assert isinstance(mean, Joined)
     mean.vector.fill(np.nan)
+    wanted = [Joined.empty_like(drawn(0)) for _ in numbers]
     for lane, number in enumerate(numbers):
-        terms, zeros = [], Joined.empty_like(drawn(0))
+        clear(wanted[lane])
+        sums.append(None)
+        if lane in begun:
+            sums[lane] = Joined.empty_like(drawn(0)) if lane else mean
+            for name, array in drawn(50 + lane).items():
+                wanted[lane][name][...] = array
+                sums[lane][name][...] = array  # type: ignore[index]
+        terms = []
         for one in range(number):
             update, codec = drawn(10 * lane + one), TopK((0.01, 0.0005, 0.1)[one % 3])
             half = slice(None, SPAN // 2) if one % 2 else slice(SPAN // 2, None)
@@ -221,17 +242,43 @@ def test_a_mean_has_the_bits_of_sums_that_are_averaged(
             delta = opened(codec, *codec.encode(update, 5), update)
             assert isinstance(delta, Gapped)
             terms.append((delta, 0.3 + one))
-        clear(zeros)
-        if not number:  # a sum that has begun
-            zeros["b"][...] = mean["b"][...] = drawn(5)["b"]
-            for name in ("a", "c", "d"):
-                mean[name].fill(0)
-        pieces.add_all(zeros, terms)
-        lanes.append(terms)
-        sums.append(zeros)
-    sparse.mean_gapped(mean, lanes, 7.3, afresh=numbers[0] > 0)
-    wanted = average(sums, 7.3)
-    assert all(mean[name].tobytes() == wanted[name].tobytes() for name in SIZES)
+        pieces.add_all(wanted[lane], terms)
+        waiting.append(terms)
+    sparse.mean_gapped(sums, waiting, 7.3, mean)
+    averaged = average(wanted, 7.3)
+    assert all(mean[name].tobytes() == averaged[name].tobytes() for name in SIZES)
+    if len(sums) > 1 and sums[1] is not None:
+        assert all(sums[1][name].tobytes() == array.tobytes() for name, array in drawn(51).items())
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 31, 4099])
+def test_a_mean_of_any_size_at_any_address(size: int) -> None:
+    """Numbers before and after those that are written together."""
+    update: Params = {"w": np.linspace(1, 2, size, dtype=np.float32)}
+    delta = opened(TopK(1.0), *TopK(1.0).encode(update, 5), update)
+    for first in range(9) if isinstance(delta, Gapped) else ():
+        memory = np.full(size + 16, 7, np.float32)
+        mean = Joined()
+        mean.vector = memory[first : first + size]
+        sparse.mean_gapped([None], [[(delta, 3.0)]], 1.7, mean)
+        assert mean.vector.tobytes() == (update["w"] * np.float32(3) / np.float32(1.7)).tobytes()
+        assert memory.sum() - mean.vector.sum() == pytest.approx(7 * 16)
+
+
+def test_updates_that_lie_anywhere_in_memory() -> None:
+    """Values at an odd address, as in a message of which they are a part, and places that lie apart."""
+    update = drawn(3)
+    arrays, note = TopK(0.01).encode(update, 5)
+    odd = np.empty(arrays["values"].nbytes + 1, np.uint8)[1:].view(np.float32)
+    odd[:] = arrays["values"]
+    apart = np.repeat(arrays["places"], 2)[::2]
+    plain = opened(TopK(0.01), arrays, note, update)
+    moved = opened(TopK(0.01), {"values": odd, "places": apart}, note, update)
+    assert isinstance(moved, Gapped)
+    sums = [zeros_like(update) for _ in range(2)]
+    plain.add(sums[0], 3.0)
+    moved.add(sums[1], 3.0)
+    assert all(sums[0][name].tobytes() == sums[1][name].tobytes() for name in SIZES)
 
 
 @pytest.mark.parametrize("number", [1, 2, 33])
@@ -257,6 +304,7 @@ def test_a_place_outside_the_sum_is_an_error(places: list[int]) -> None:
     assert total["w"].tolist() == [7] * 5
 
 
+@pytest.mark.usefixtures("unknown")
 def test_nothing_is_compiled_until_there_has_been_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST", 100)
     monkeypatch.setattr(module, "_left_to_numpy", [0])
@@ -279,6 +327,7 @@ def test_what_counts_is_what_is_gone_over(monkeypatch: pytest.MonkeyPatch) -> No
     assert left == [6 * count]
 
 
+@pytest.mark.usefixtures("unknown")
 def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
@@ -287,11 +336,13 @@ def test_without_numba_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiled(1 << 20) is None
 
 
+@pytest.mark.usefixtures("unknown")
 def test_where_numba_is_told_to_compile_nothing_numpy_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
     assert compiled(1 << 20) is None
 
 
+@pytest.mark.usefixtures("unknown")
 def test_a_numba_that_is_damaged_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "numba.py").write_text("raise OSError('Could not load libllvmlite.so')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -300,11 +351,21 @@ def test_a_numba_that_is_damaged_is_told(monkeypatch: pytest.MonkeyPatch, tmp_pa
         assert compiled(1 << 20) is None
 
 
+@pytest.mark.usefixtures("unknown")
+def test_a_numba_in_which_the_loops_cannot_be_made_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its interface to LLVM, say, is another one."""
+    monkeypatch.setattr("llvmlite.ir.VectorType.as_pointer", None)
+    with pytest.warns(UserWarning, match="numba is installed but not used, numpy does its work"):
+        assert compiled(1 << 20) is None
+
+
+@pytest.mark.usefixtures("unknown")
 def test_lanes_that_begin_together_get_the_same_loops() -> None:
     with ThreadPoolExecutor(4) as lanes:
         assert len({id(found) for found in lanes.map(compiled, [1 << 20] * 4)}) == 1
 
 
+@pytest.mark.usefixtures("unknown")
 def test_a_numba_that_does_not_fit_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: object())
     monkeypatch.setitem(sys.modules, "numba", None)  # importing it is an ImportError then

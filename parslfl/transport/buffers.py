@@ -1,0 +1,49 @@
+"""Memory that is used again: new memory comes page by page, which takes several times as long as to fill it.
+
+Does not know: what is in it.
+"""
+
+from __future__ import annotations
+
+import threading
+
+#: Bytes that are kept at most; what is asked for beyond is new each time.
+MOST = 1 << 25
+
+
+class Buffers:
+    """Buffers that are handed out again once there is no view of them any more, nor of a part of them."""
+
+    def __init__(self, most: int = MOST) -> None:
+        self._most = most
+        self._kept: list[bytearray] = []
+        self._turn = threading.Lock()
+
+    def take(self, size: int) -> memoryview:
+        """`size` bytes that nobody else has, with anything in them."""
+        with self._turn:
+            for buffer in self._kept:
+                if size <= len(buffer) <= 2 * size and _is_free(buffer):
+                    return memoryview(buffer)[:size]
+            made = bytearray(size + size // 8 + 1)  # the next update may be a little larger
+            self._keep(made)
+            return memoryview(made)[:size]
+
+    def _keep(self, made: bytearray) -> None:
+        """Keep `made`, in place of others where there are enough; not where these are in use."""
+        held = sum(map(len, self._kept)) + len(made)
+        for buffer in list(self._kept):
+            if held > self._most and _is_free(buffer):
+                held -= len(buffer)
+                self._kept = [one for one in self._kept if one is not buffer]
+        if held <= self._most:
+            self._kept.append(made)
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Whether there is no view of it: its size could not change then."""
+    try:
+        buffer.append(buffer.pop())
+    except BufferError:
+        return False
+    return True

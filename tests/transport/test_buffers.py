@@ -1,0 +1,75 @@
+"""Memory that is used again: never while somebody still looks at it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from parslfl.transport.buffers import Buffers
+
+
+def address(view: memoryview) -> int:
+    return int(np.frombuffer(view, np.uint8).ctypes.data)
+
+
+def test_what_nobody_looks_at_is_handed_out_again() -> None:
+    buffers = Buffers()
+    first = buffers.take(1000)
+    place = address(first)
+    first[:] = b"x" * 1000
+    del first
+    again = buffers.take(1050)  # a little more fits
+    assert address(again) == place
+    assert len(again) == 1050
+
+
+def test_a_part_that_is_still_looked_at_keeps_the_whole() -> None:
+    buffers = Buffers()
+    first = buffers.take(1000)
+    first[:] = b"x" * 1000
+    part = np.frombuffer(first.toreadonly()[100:200], np.float32)[3:5]
+    place = address(first)
+    del first
+    for _ in range(3):
+        other = buffers.take(1000)
+        assert address(other) != place
+        other[:] = b"y" * 1000
+    assert part.tobytes() == b"x" * 8
+    del part, other
+    assert place in {address(view) for view in [buffers.take(1000) for _ in range(2)]}
+
+
+def test_a_small_piece_does_not_get_a_large_buffer() -> None:
+    buffers = Buffers()
+    large = buffers.take(10_000)
+    place = address(large)
+    del large
+    small = buffers.take(100)
+    assert address(small) != place
+    assert address(buffers.take(10_000)) == place
+
+
+def test_no_more_than_so_much_is_kept() -> None:
+    buffers = Buffers(most=3000)
+    views = [buffers.take(1000) for _ in range(5)]
+    assert len({address(view) for view in views}) == 5
+    assert [len(buffer) for buffer in buffers._kept] == [1126, 1126]
+    views.clear()
+    larger = buffers.take(2000)  # in place of one
+    assert [len(buffer) for buffer in buffers._kept] == [2251]
+    assert len(buffers.take(5000)) == 5000
+    assert len(buffers.take(0)) == 0
+    larger[:] = bytes(2000)
+
+
+def test_two_that_ask_at_once_get_two() -> None:
+    buffers = Buffers()
+
+    def fill(number: int) -> bool:
+        view = buffers.take(4000)
+        view[:] = bytes([number]) * 4000
+        return set(bytes(view)) == {number}
+
+    with ThreadPoolExecutor(4) as asking:
+        assert all(asking.map(fill, list(range(200)) * 5))
