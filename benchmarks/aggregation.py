@@ -4,7 +4,7 @@
 
 Seconds are the least of five turns, or of more where there are few updates, taken in turn in one process:
 other work on a machine only adds. MB is what the process's own memory (not mapped files) grows by at its
-peak, in a turn of its own. "processor" is the time of all cores together: where other work has most of a
+peak, in a first turn. "processor" is the time of all cores together: where other work has most of a
 machine, only this one says what the work itself took.
 
 copy     every update copied once into one buffer: reading them cannot take less
@@ -268,6 +268,7 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
         where = folder if codec is RAW else folder / name
         different = updates if codec is RAW else written(where, codec)
         told = [different[i % DIFFERENT] for i in range(number)]
+        merger(where, told[:2], codec, mean=True)()  # compiles the loops
         compared[name] = merger(where, told, codec)
         compared[f"{name}, mean"] = merger(where, told, codec, mean=True)
         compared[f"{name}, adding"] = folding(where, different, codec, number)
@@ -294,12 +295,10 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
 
 def measured(compared: dict[str, Callable[[], object]], number: int) -> dict[str, Cost]:
     """The least of all turns, of works on `number` updates; all of them once a turn."""
-    costs: dict[str, list[Cost]] = {name: [] for name in compared}
+    costs = {name: [watched(work)] for name, work in compared.items()}
     for _ in range(max(TURNS, ENOUGH // number)):
         for name, work in compared.items():
             costs[name].append(cost(work))
-    for name, work in compared.items():
-        costs[name].append(watched(work))
     return {name: least(found) for name, found in costs.items()}
 
 
