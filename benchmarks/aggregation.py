@@ -161,17 +161,17 @@ def lanes(items: Sequence[T]) -> list[list[list[T]]]:
 def merger(folder: Path, told: list[Update], codec: Codec, mean: bool = False) -> Callable[[], object]:
     """What a run does with the updates `told` as they come; with `mean`, until their mean is there."""
     both, desk = ThreadPoolExecutor(LANES), Desk(like={"w": np.zeros(SCALARS, np.float32)})
+    job = Folding(
+        FedAvg(),
+        {u.client: codec for u in told},
+        {"here": Kept(str(folder))},
+        desk,
+        time.monotonic(),
+        works={u.client: LocalWork() for u in told},
+        clients=len(told),
+    )
 
     def merged() -> None:
-        job = Folding(
-            FedAvg(),
-            {u.client: codec for u in told},
-            {"here": Kept(str(folder))},
-            desk,
-            time.monotonic(),
-            works={u.client: LocalWork() for u in told},
-            clients=len(told),
-        )
         notes = list(both.map(merged_lane, [job] * LANES, range(LANES), lanes(told)))
         if mean:
             desk.mean(LANES, 0, sum(note.weight for note in notes))
@@ -193,7 +193,8 @@ def folding(folder: Path, different: list[Update], codec: Codec, number: int) ->
     """Adding `number` updates to sums, once they are opened."""
     like = {"w": np.zeros(SCALARS, np.float32)}
     both, desk = ThreadPoolExecutor(LANES), Desk(like=like)
-    arrays = [wire.unpack(File(str(folder)).get(update.ref)) for update in different]
+    # copies: what is read is in memory that the merges want to use again
+    arrays = [wire.unpack(memoryview(bytes(File(str(folder)).get(update.ref)))) for update in different]
     ready = [opened(codec, *parts, like) for parts in arrays]
     deltas = [ready[i % DIFFERENT] for i in range(number)]
 
@@ -268,7 +269,8 @@ def coded(folder: Path, updates: list[Update], number: int) -> Table:
         where = folder if codec is RAW else folder / name
         different = updates if codec is RAW else written(where, codec)
         told = [different[i % DIFFERENT] for i in range(number)]
-        merger(where, told[:2], codec, mean=True)()  # compiles the loops
+        for warm in merger(where, told[:2], codec, mean=True), folding(where, different, codec, 8):
+            warm()  # compiles the loops
         compared[name] = merger(where, told, codec)
         compared[f"{name}, mean"] = merger(where, told, codec, mean=True)
         compared[f"{name}, adding"] = folding(where, different, codec, number)

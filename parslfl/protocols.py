@@ -118,7 +118,9 @@ class Codec(Protocol):
     """A reversible (or lossy) way to write an update's arrays.
 
     One that can fold an update without making it dense is also an `Opener`. One whose error does
-    not average out has an attribute `biased` that is true: error feedback is then on by default.
+    not average out has an attribute `biased` that is true: error feedback is then on by default. One whose
+    updates are opened so quickly that this is mostly Python's work has an attribute `brief` that is true:
+    they are opened one at a time.
     """
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from parslfl.codecs.streaming import TOGETHER
+from parslfl.codecs.streaming import WIDTH
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -265,11 +265,11 @@ def quotient_maker(divide: Loop) -> Loop:
 
     def quotients(part: Floats, first: Floats, second: Floats, divisor: np.float32) -> None:
         """`part = (first + second) / divisor`; then both sums are zeros."""
-        begin = min(part.size, int(-(np.int64(part.ctypes.data) // part.itemsize) % TOGETHER))
-        end = part.size - (part.size - begin) % TOGETHER
+        begin = min(part.size, int(-(np.int64(part.ctypes.data) // part.itemsize) % WIDTH))
+        end = part.size - (part.size - begin) % WIDTH
         for number in range(begin):
             part[number] = (first[number] + second[number]) / divisor
-        for number in range(begin, end, TOGETHER):
+        for number in range(begin, end, WIDTH):
             divide(part, first, second, number, divisor)
         for number in range(end, part.size):
             part[number] = (first[number] + second[number]) / divisor

@@ -34,6 +34,8 @@ _PIECE = 1 << 19
 _SMALL_PIECE = 1 << 17
 #: The same for the two sums of which a mean is made.
 _MEAN_PIECE = 1 << 15
+#: Percent of a mean that the first of two threads makes: the other begins later, and passes over its places.
+_FIRST = 53
 #: Places of an update by itself that are reckoned before it is added to them.
 _ROOM = 1 << 12
 #: The same for each of several.
@@ -146,27 +148,31 @@ def mean_gapped(
     divisor: float,
     mean: Params,
 ) -> None:
-    """The sums of one or two lanes and what waits there, `waiting`, by `divisor`, into `mean`, which may be
-    the first sum; None is a sum of nothing yet. The sums are left as they are, and nobody else may want the
-    first. In two threads, and bit for bit as if `add_gapped` had been and `params.average` came now.
+    """The sums of one or two lanes and what waits there, `waiting`, by `divisor`, into `mean`. None is a sum
+    of nothing yet; the first sum, where there is one, is `mean`, and the second is left as it is. In two
+    threads, and bit for bit as if `add_gapped` had been and `params.average` came now.
 
-    At least one update waits. All sums are `Joined` ones of float32.
+    At least one update waits. All sums are `Joined` ones of float32, begun with zeros: none holds -0.0.
     """
     first, other = (*sums, None)[:2]
+    assert first is None or first is mean
     assert isinstance(mean, Joined)
+    assert other is None or isinstance(other, Joined)
     terms = [term for lane in waiting for term in lane]
     loop, table = terms[0][0].loops.mean_of_gaps, _Table(terms)
 
-    def half(start: int, part: Array) -> None:
-        added = other.vector[start : start + part.size] if isinstance(other, Joined) else part[:0]
+    def part_of(start: int, part: Array) -> None:
+        added = part[:0] if other is None else other.vector[start : start + part.size]
         pieces = (np.zeros(_MEAN_PIECE, np.float32) for _ in range(2))
         told = *table.begun(_SMALL_ROOM), len(waiting[0]), *pieces
         loop(part, added, start, *told, first is None, np.float32(divisor))
 
-    middle = mean.vector.size // 2
-    later = _another_thread(os.getpid()).submit(half, middle, mean.vector[middle:])
-    half(0, mean.vector[:middle])
-    later.result()
+    edge = mean.vector.size * _FIRST // 100
+    later = _another_thread(os.getpid()).submit(part_of, edge, mean.vector[edge:])
+    try:
+        part_of(0, mean.vector[:edge])
+    finally:
+        later.result()  # whatever happens, nobody writes any more
 
 
 @lru_cache(maxsize=1)
@@ -180,8 +186,8 @@ class _Table:
     references to each array whenever they look at it: they get one for all bytes, and one for all values."""
 
     def __init__(self, terms: Sequence[tuple[Gapped, float]]) -> None:
-        gaps = [np.require(update.gaps.data, requirements="C") for update, _ in terms]
-        values = [np.require(update.values, requirements=("C", "A")) for update, _ in terms]
+        gaps = [_plain(update.gaps.data) for update, _ in terms]
+        values = [_plain(update.values) for update, _ in terms]
         self._data, at = _window(gaps)
         self._values, first = _window(values)
         self._weights = np.array([weight for _, weight in terms], np.float32)
@@ -193,6 +199,11 @@ class _Table:
         """What the loops take: bytes, values, weights, a table of its own, and room for so many places."""
         rooms = np.empty((self._weights.size, room), np.int64)
         return self._data, self._values, self._weights, self._updates.copy(), rooms
+
+
+def _plain(array: Array) -> Array:
+    """`array`, contiguous and aligned. Of an empty one numpy says that it is, wherever it lies."""
+    return np.require(array, requirements=("C", "A")) if array.size else np.empty(0, array.dtype)
 
 
 class _Memory:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 #: float32 numbers that are written at once.
-TOGETHER = 8
+WIDTH = 8
 
 
 def divider(numba: Any) -> Callable[..., None]:
-    """What numba's loops may call as `divide(into, first, second, at, divisor)`: it does `TOGETHER` times
+    """What numba's loops may call as `divide(into, first, second, at, divisor)`: it does `WIDTH` times
     `into[i] = (first[i] + second[i]) / divisor`, from i = `at` on, where all are contiguous float32 arrays
-    and `into[at]` lies at a multiple of `TOGETHER` numbers.
+    and `into[at]` lies at a multiple of `WIDTH` numbers.
 
     Raises:
         Exception: it cannot be made with this numba, and its loops would fail.
@@ -26,8 +26,8 @@ def divider(numba: Any) -> Callable[..., None]:
     from llvmlite import ir
     from numba.extending import intrinsic
 
-    eight, index = ir.VectorType(ir.FloatType(), TOGETHER), ir.IntType(32)
-    all_first = ir.Constant(ir.VectorType(index, TOGETHER), [0] * TOGETHER)
+    eight, index = ir.VectorType(ir.FloatType(), WIDTH), ir.IntType(32)
+    all_first = ir.Constant(ir.VectorType(index, WIDTH), [0] * WIDTH)
 
     def divide(_: Any, into: Any, first: Any, second: Any, at: Any, divisor: Any) -> Any:
         def written(context: Any, build: Any, signature: Any, values: Any) -> Any:
@@ -39,7 +39,7 @@ def divider(numba: Any) -> Callable[..., None]:
             divisors = build.insert_element(ir.Constant(eight, ir.Undefined), values[4], index(0))
             divisors = build.shuffle_vector(divisors, divisors, all_first)
             total = build.fadd(*(build.load(term, align=4) for term in terms))
-            store = build.store(build.fdiv(total, divisors), target, align=4 * TOGETHER)
+            store = build.store(build.fdiv(total, divisors), target, align=4 * WIDTH)
             store.set_metadata("nontemporal", build.module.add_metadata([index(1)]))
             return context.get_dummy_value()
 
@@ -51,9 +51,9 @@ def divider(numba: Any) -> Callable[..., None]:
 
 
 def _try(loop: Callable[..., None]) -> None:
-    memory = np.zeros(2 * TOGETHER, np.float32)
-    start = -(memory.ctypes.data // 4) % TOGETHER
-    made = memory[start : start + TOGETHER]
-    loop(made, np.arange(TOGETHER, dtype=np.float32))
-    if made.tolist() != [number / 2 for number in range(TOGETHER)]:
+    memory = np.zeros(2 * WIDTH, np.float32)
+    start = -(memory.ctypes.data // 4) % WIDTH
+    made = memory[start : start + WIDTH]
+    loop(made, np.arange(WIDTH, dtype=np.float32))
+    if made.tolist() != [number / 2 for number in range(WIDTH)]:
         raise RuntimeError(f"numba writes {made.tolist()} where it was to write halves")

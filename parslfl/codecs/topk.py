@@ -33,6 +33,7 @@ class TopK:
     ratio: float = 0.01
     rank: ClassVar[int] = 0
     biased: ClassVar[bool] = True
+    brief: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)

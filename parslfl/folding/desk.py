@@ -82,17 +82,18 @@ class Desk:
         waiting.clear()
 
     def unsummed(self, lane: int) -> list[tuple[Gapped, float]] | None:
-        """What waits in `lane`, with its weight, if `mean` can add it: if it is little, sparse, and for one
-        scale."""
+        """What waits in `lane`, perhaps nothing, with its weight, if `mean` can add it; None if not. It can
+        add a few sparse ones that are for one scale: more are added as they come, while others are awaited.
+        """
         waiting = self.waiting.get(lane, [])
         terms = [
             (one.delta, one.weights[0])
             for one in waiting
             if isinstance(one.delta, Gapped) and len(one.weights) == 1
         ]
-        whole = len(terms) == len(waiting) <= TOGETHER // 2  # as many again may be in another lane
-        narrow = all(array.dtype in _NARROW for array in self.like.values() if is_trained(array))
-        return terms if whole and narrow else None
+        dtypes = {array.dtype for array in self.like.values() if is_trained(array)}
+        few = len(terms) == len(waiting) <= TOGETHER // 2
+        return terms if few and dtypes and dtypes <= _NARROW else None
 
     def count(self, lane: int, kept: Kept, weight: float) -> None:
         """Note that the part `kept` of the model got an update of this weight in `lane`."""
@@ -108,7 +109,7 @@ class Desk:
         """
         unsummed = [terms for lane in range(lanes) if (terms := self.unsummed(lane)) is not None]
         if len(unsummed) == lanes <= 2 and any(unsummed) and not self.counts:
-            return self.narrow(self._mean_with(unsummed, weight))
+            return self.narrow(self._mean_with(unsummed, weight))  # of the only scale
         totals = [self.sums(lane, scale) for lane in range(lanes)]
         counts = [self.counts[lane] for lane in range(lanes) if lane in self.counts]
         if not counts:

@@ -38,8 +38,8 @@ _LANES = 2
 _TOGETHER = 4
 #: Those that wait are added once they hold more than one part in so many of what the model takes.
 SHARE = 4
-#: Updates up to so many bytes are opened one at a time in all lanes. That is mostly Python's work, for which
-#: one thread after the other has the interpreter: two take turns a dozen times an update, and twice as long.
+#: Updates of `brief` codecs, up to so many bytes, are opened one at a time in all lanes. One thread after the
+#: other has the interpreter for it: two take turns a dozen times an update, and twice as long.
 _SHORT = 1 << 20
 _turn, _at_once = threading.Lock(), contextlib.nullcontext()
 
@@ -110,7 +110,7 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
         begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
-        with _turn if _is_short(outcome) else _at_once:
+        with _turn if _is_short(folding, outcome) else _at_once:
             note = _fold(folding, lane, note, outcome)
         if _enough(folding.desk.waiting.get(lane, ()), folding.desk.like):
             _add(folding, lane)
@@ -119,12 +119,13 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
     return note
 
 
-def _is_short(outcome: Outcome) -> bool:
-    """Whether folding is mostly Python's work, and of bytes that are at hand."""
-    if isinstance(outcome, Failure):
+def _is_short(folding: Folding, outcome: Outcome) -> bool:
+    """Whether to fold it is mostly Python's work, and its bytes are at hand."""
+    if isinstance(outcome, Failure) or needs_all(folding.strategy):
         return False
-    ref = outcome.ref
-    return ref.size <= _SHORT and (ref.path != "" or len(ref.data) == ref.size)
+    ref, codec = outcome.ref, folding.codecs[outcome.client]
+    at_hand = ref.path != "" or len(ref.data) == ref.size
+    return at_hand and ref.size <= _SHORT and getattr(codec, "brief", False)
 
 
 def begin(folding: Folding, lane: int) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 
-#: Bytes that are kept at most; what is asked for beyond is new each time.
-MOST = 1 << 25
+#: Bytes and buffers that are kept at most, by a process; what is asked for beyond is new each time.
+MOST, NUMBER = 1 << 25, 64
 
 
 class Buffers:
@@ -21,11 +21,13 @@ class Buffers:
 
     def take(self, size: int) -> memoryview:
         """`size` bytes that nobody else has, with anything in them."""
+        if not size:
+            return memoryview(b"")
         with self._turn:
             for buffer in self._kept:
                 if size <= len(buffer) <= 2 * size and _is_free(buffer):
                     return memoryview(buffer)[:size]
-            made = bytearray(size + size // 8 + 1)  # the next update may be a little larger
+            made = bytearray(size + size // 8)  # the next update may be a little larger
             self._keep(made)
             return memoryview(made)[:size]
 
@@ -33,10 +35,10 @@ class Buffers:
         """Keep `made`, in place of others where there are enough; not where these are in use."""
         held = sum(map(len, self._kept)) + len(made)
         for buffer in list(self._kept):
-            if held > self._most and _is_free(buffer):
+            if (held > self._most or len(self._kept) >= NUMBER) and _is_free(buffer):
                 held -= len(buffer)
                 self._kept = [one for one in self._kept if one is not buffer]
-        if held <= self._most:
+        if held <= self._most and len(self._kept) < NUMBER:
             self._kept.append(made)
 
 

@@ -279,6 +279,11 @@ def test_updates_that_lie_anywhere_in_memory() -> None:
     plain.add(sums[0], 3.0)
     moved.add(sums[1], 3.0)
     assert all(sums[0][name].tobytes() == sums[1][name].tobytes() for name in SIZES)
+    empty = np.empty(1, np.uint8)[1:].view(np.float32)
+    none = Gapped(indices.Gaps(np.empty(0, np.uint8), 0, 0, 0), empty, moved.loops)
+    total = Joined.empty_like(update)
+    sparse.add_gapped(total, [(none, 1.0), (moved, 3.0)], afresh=True)
+    assert all(total[name].tobytes() == sums[0][name].tobytes() for name in SIZES)
 
 
 @pytest.mark.parametrize("number", [1, 2, 33])

@@ -661,7 +661,7 @@ class Counted(File):
 def test_short_updates_are_opened_one_at_a_time(
     short: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whichever lane, as long as they are at hand; long ones side by side."""
+    """By whichever lane; long ones side by side."""
     monkeypatch.setattr(merging, "_SHORT", short)
     model: Params = {"w": np.zeros(1000, np.float32)}
     transport = Counted(str(tmp_path), [], [])
@@ -674,13 +674,17 @@ def test_short_updates_are_opened_one_at_a_time(
     assert max(transport.seen) == most
 
 
-def test_updates_that_must_be_fetched_are_fetched_side_by_side() -> None:
-    client = Client(0, "here")
-    local = Ref(size=10, checksum="", path=update_name(4, client))
+def test_only_what_is_short_is_opened_one_at_a_time() -> None:
+    """No bytes that are yet to be fetched, and nothing that is decoded as a whole."""
+    local = Ref(size=10, checksum="", path=update_name(4, CLIENTS[0]))
     kept_here, elsewhere = replace(local, path="", data=b"x" * 10), replace(local, path="", data=b"a key")
-    found = [
-        merging._is_short(Update(client, 4, ref, 3, 1, 1, 2.0, 1.0, 12))
-        for ref in (local, kept_here, elsewhere, replace(local, size=2 << 20))
-    ]
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, TopK(0.01)))
+
+    def is_short(ref: Ref, job: Folding = job) -> bool:
+        return merging._is_short(job, Update(CLIENTS[0], 4, ref, 3, 1, 1, 2.0, 1.0, 12))
+
+    found = [is_short(ref) for ref in (local, kept_here, elsewhere, replace(local, size=2 << 20))]
     assert found == [True, True, False, False]
-    assert not merging._is_short(Failure(client, 4, "lost", "it died", ""))
+    assert not is_short(local, replace(job, strategy=Median()))
+    assert not is_short(local, replace(job, codecs=dict.fromkeys(CLIENTS, Raw())))
+    assert not merging._is_short(job, Failure(CLIENTS[0], 4, "lost", "it died", ""))

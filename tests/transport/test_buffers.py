@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from parslfl.transport.buffers import Buffers
+from parslfl.transport.buffers import NUMBER, Buffers
 
 
 def address(view: memoryview) -> int:
@@ -54,13 +54,29 @@ def test_no_more_than_so_much_is_kept() -> None:
     buffers = Buffers(most=3000)
     views = [buffers.take(1000) for _ in range(5)]
     assert len({address(view) for view in views}) == 5
-    assert [len(buffer) for buffer in buffers._kept] == [1126, 1126]
+    assert [len(buffer) for buffer in buffers._kept] == [1125, 1125]
     views.clear()
     larger = buffers.take(2000)  # in place of one
-    assert [len(buffer) for buffer in buffers._kept] == [2251]
+    assert [len(buffer) for buffer in buffers._kept] == [2250]
     assert len(buffers.take(5000)) == 5000
-    assert len(buffers.take(0)) == 0
     larger[:] = bytes(2000)
+
+
+def test_no_more_than_so_many_are_kept() -> None:
+    buffers = Buffers()
+    views = [buffers.take(10) for _ in range(NUMBER + 5)]
+    assert len(buffers._kept) == NUMBER
+    assert len({address(view) for view in views}) == NUMBER + 5
+    views.clear()
+    other = buffers.take(1000)
+    assert len(buffers._kept) == NUMBER
+    assert buffers._kept[-1] is other.obj
+
+
+def test_nothing_is_kept_for_an_empty_file() -> None:
+    buffers = Buffers()
+    assert [len(buffers.take(0)) for _ in range(3)] == [0, 0, 0]
+    assert buffers._kept == []
 
 
 def test_two_that_ask_at_once_get_two() -> None:
