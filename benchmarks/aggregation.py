@@ -60,7 +60,7 @@ from parslfl.protocols import Codec, NeedsAll
 from parslfl.stack import Stack
 from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.robust import GeometricMedian, Krum, Median, MedianClip, TrimmedMean
-from parslfl.transport.file import File
+from parslfl.transport.file import COPIED, File
 
 SCALARS, DIFFERENT, TURNS = 11_181_642, 20, 5
 #: Turns of a few milliseconds are disturbed more: so many updates are gone over at least.
@@ -193,8 +193,9 @@ def folding(folder: Path, different: list[Update], codec: Codec, number: int) ->
     """Adding `number` updates to sums, once they are opened."""
     like = {"w": np.zeros(SCALARS, np.float32)}
     both, desk = ThreadPoolExecutor(LANES), Desk(like=like)
-    # copies: what is read is in memory that the merges want to use again
-    arrays = [wire.unpack(memoryview(bytes(File(str(folder)).get(update.ref)))) for update in different]
+    read = [File(str(folder)).get(update.ref) for update in different]
+    # what is not mapped is in memory that the merges want to use again
+    arrays = [wire.unpack(data if len(data) > COPIED else memoryview(bytes(data))) for data in read]
     ready = [opened(codec, *parts, like) for parts in arrays]
     deltas = [ready[i % DIFFERENT] for i in range(number)]
 
