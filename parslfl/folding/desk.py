@@ -128,7 +128,7 @@ class Desk:
         found, _ = self._current(0, 0)
         mean_gapped(sums, unsummed, weight, found)
         for lane, _ in keys:
-            self.waiting[lane].clear()
+            self.waiting[lane] = []
         return found
 
     def keep_first_lane(self) -> None:

@@ -154,8 +154,8 @@ def _merged(desk: Desk, lanes: list[range], bad: range = range(0)) -> None:
         for start in range(0, len(updates), 4):
             fold = merge_on if start + 4 < len(updates) else merge
             note = fold(job, lane, note, *updates[start : start + 4])
-        assert note is not None
-        assert [u.client.index for u in note.updates] == [i for i in numbers if i not in bad]
+        found = note.updates if note else ()  # nothing comes in a lane that never begins
+        assert [u.client.index for u in found] == [i for i in numbers if i not in bad]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -166,6 +166,7 @@ def _merged(desk: Desk, lanes: list[range], bad: range = range(0)) -> None:
         ([range(17)], range(0), [0]),
         ([range(33)], range(0), [1]),
         ([range(3), range(3, 6)], range(0), [3, 3]),
+        ([range(3), range(0)], range(0), [3, 0]),
         ([range(16), range(16, 32)], range(0), [16, 16]),
         ([range(17), range(17, 20)], range(0), [0, 3]),
         ([range(35), range(35, 38)], range(0), [3, 3]),
@@ -189,12 +190,12 @@ def test_a_few_sparse_updates_become_a_mean_without_a_sum(
         monkeypatch.setattr(compiled, "FIRST", 0)
         _merged(resting, lanes, bad)
         _merged(settled, lanes, bad)
-        found = [len(resting.waiting[lane]) for lane in range(len(lanes))]
+        found = [len(resting.waiting.get(lane, [])) for lane in range(len(lanes))]
         if dtype != np.float16:  # of a model half as large, less may wait: more lanes have a sum
             assert found == ([0] * len(lanes) if dtype == np.float64 else waiting)
         for lane in range(len(lanes)):
             sums, wanted = settled.sums(lane, 0), plain.sums(lane, 0)
-            assert not settled.waiting[lane]
+            assert not settled.waiting.get(lane)
             assert all(sums[name].tobytes() == wanted[name].tobytes() for name in "wv")
         means = [desk.mean(len(lanes), 0, 33.0) for desk in (plain, resting)]
         for name in "wv":
