@@ -22,8 +22,8 @@ from parslfl.codecs import gap_loops, streaming
 from parslfl.codecs.gap_loops import Bytes, Floats, Places
 
 Codes = npt.NDArray[np.int8]
-#: Numbers that a process leaves to numpy first. Compiling takes 0.1 GB and a second for int8, 3.5 for sparse
-#: updates, and that is gained on three times as many numbers of int8, or on less than half as many places of
+#: Numbers that a process leaves to numpy first. Compiling takes 0.1 GB and a second for int8, five for sparse
+#: updates, and that is gained on three times as many numbers of int8, or on about half as many places of
 #: sparse ones. Workers, and ranks of one round, hardly have so many.
 FIRST = 1 << 30
 #: The squares of so many codes have an exact sum in float32, whatever the order.
