@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from parslfl.codecs import gap_loops, streaming
+from parslfl.codecs import gap_loops, mean_loops, streaming
 from parslfl.codecs.gap_loops import Bytes, Floats, Places
 
 Codes = npt.NDArray[np.int8]
@@ -33,7 +33,7 @@ _left_to_numpy = [0]
 
 
 class Compiled(NamedTuple):
-    """The functions of the same names, below or in `gap_loops`, and what the makers there make."""
+    """The functions of the same names, here, in `gap_loops` or `mean_loops`, and what makers there make."""
 
     add_codes: Callable[[Floats, Codes, Floats, int, np.float32], None]
     sum_squares: Callable[[Codes, int, Floats], None]
@@ -73,14 +73,14 @@ def _made(numba: Any) -> Compiled:
     add_whole = make(gap_loops.adder_of_whole(make(gap_loops.pass_over)))
     add_split = make(gap_loops.adder_of_split(make(gap_loops.read_gaps)))
     add_gaps = make(gap_loops.adder(add_whole, add_split))
-    quotients = make(gap_loops.quotient_maker(streaming.divider(numba)))
+    quotients = make(mean_loops.quotient_maker(streaming.divider(numba)))
     return Compiled(
         make(add_codes),
         make(sum_squares),
         make(gap_loops.end_of_gaps),
         add_gaps,
         make(gap_loops.adder_of_all(add_gaps)),
-        make(gap_loops.averager(add_gaps, quotients)),
+        make(mean_loops.averager(add_gaps, quotients)),
         make(add_at),
     )
 
