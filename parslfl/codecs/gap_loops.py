@@ -27,18 +27,21 @@ GAPS, HIGHS, SHIFT, VALUES, KEPT = range(5)
 #: is possible there.
 NUMBER, COUNT, DONE, BYTE, FREE, COLUMNS = range(5, 11)
 _MORE = 255
-#: Bytes that are passed over together.
-_BYTES = 1 << 9
+#: Bytes that are counted together: their sum is a uint16 still. A core adds more of narrow numbers at once.
+_BYTES = 1 << 8
 #: float32 numbers in a line of the cache.
 _LINE = 16
 
 
 def end_of_gaps(highs: Bytes, low: Bytes, shift: int, kept: int) -> tuple[int, int]:
     """How many gaps as `indices.write` makes them end in `highs`, and the last of `kept` places."""
-    found, total = 0, np.int64(0)
-    for high in highs:
-        total += np.int64(high)
-        found += int(high != _MORE)
+    found, total = np.int64(0), np.int64(0)
+    for start in range(0, highs.size, _BYTES):
+        ends, steps = np.uint16(0), np.uint16(0)
+        for high in highs[start : start + _BYTES]:
+            steps = np.uint16(steps + np.uint16(high))
+            ends = np.uint16(ends + np.uint16(high != _MORE))
+        found, total = found + np.int64(ends), total + np.int64(steps)
     total <<= shift
     width = (kept + 7) // 8
     for plane in range(shift):
@@ -46,7 +49,7 @@ def end_of_gaps(highs: Bytes, low: Bytes, shift: int, kept: int) -> tuple[int, i
         for number in range(kept):
             ones += (low[plane * width + (number >> 3)] >> (number & 7)) & 1
         total += np.int64(ones) << plane
-    return found, int(total) + kept - 1
+    return int(found), int(total) + kept - 1
 
 
 def read_gaps(
@@ -79,13 +82,13 @@ def pass_over(start: int, data: Bytes, update: Places) -> None:
     at, end = update[GAPS] + update[BYTE], update[GAPS] + update[HIGHS]
     free, ended = update[FREE], np.int64(0)
     while free < start and at < end:
-        total, found = np.int64(0), np.int64(0)
-        for high in data[at : min(at + _BYTES, end)]:  # many at once
-            total += np.int64(high)
-            found += np.int64(high != _MORE)
-        if free + total + found > start:
+        ends, steps = np.uint16(0), np.uint16(0)
+        for high in data[at : min(at + _BYTES, end)]:
+            steps = np.uint16(steps + np.uint16(high))
+            ends = np.uint16(ends + np.uint16(high != _MORE))
+        if free + np.int64(steps) + np.int64(ends) > start:
             break
-        free, ended, at = free + total + found, ended + found, at + _BYTES
+        free, ended, at = free + np.int64(steps) + np.int64(ends), ended + np.int64(ends), at + _BYTES
     while at < end and free + data[at] < start:
         last = np.int64(data[at] != _MORE)
         free, ended, at = free + data[at] + last, ended + last, at + 1
