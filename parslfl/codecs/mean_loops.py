@@ -62,11 +62,11 @@ def quotient_maker(divide: Loop) -> Loop:
         end = part.size - (part.size - begin) % WIDTH
         for number in range(begin):
             part[number] = (first[number] + second[number]) / divisor
+            first[number] = second[number] = 0
         for number in range(begin, end, WIDTH):
             divide(part, first, second, number, divisor)
         for number in range(end, part.size):
             part[number] = (first[number] + second[number]) / divisor
-        for number in range(part.size):
             first[number] = second[number] = 0
 
     return quotients

@@ -34,8 +34,10 @@ _PIECE = 1 << 19
 _SMALL_PIECE = 1 << 17
 #: The same for the two sums of which a mean is made.
 _MEAN_PIECE = 1 << 15
-#: Percent of a mean that the first of two threads makes: the other begins later, and passes over its places.
-_FIRST = 53
+#: Bytes after which the last 12 bits of an address come again.
+_PAGE = 1 << 12
+#: Elements of a mean that one of two threads makes before it looks what is left to make.
+_SHARE = 1 << 20
 #: Places of an update by itself that are reckoned before it is added to them.
 _ROOM = 1 << 12
 #: The same for each of several.
@@ -130,8 +132,7 @@ def add_gapped(total: Params, terms: Sequence[tuple[Gapped, float]], afresh: boo
         return
     for first in range(0, len(terms), TOGETHER):
         part, start = terms[first : first + TOGETHER], 0
-        table, loops = _Table(part), part[0][0].loops
-        told = table.begun(_ROOM if len(part) == 1 else _SMALL_ROOM)
+        loops, told = part[0][0].loops, _told(part, _ROOM if len(part) == 1 else _SMALL_ROOM)
         for vector in vectors:
             if len(part) > 1:
                 loops.add_all_gaps(vector, start, *told, _SMALL_PIECE, afresh)
@@ -159,20 +160,33 @@ def mean_gapped(
     assert isinstance(mean, Joined)
     assert other is None or isinstance(other, Joined)
     terms = [term for lane in waiting for term in lane]
-    loop, table = terms[0][0].loops.mean_of_gaps, _Table(terms)
+    loop = terms[0][0].loops.mean_of_gaps
+    data, values, weights, updates, rooms = _told(terms, _SMALL_ROOM)
 
-    def part_of(start: int, part: Array) -> None:
-        added = part[:0] if other is None else other.vector[start : start + part.size]
-        pieces = (np.zeros(_MEAN_PIECE, np.float32) for _ in range(2))
-        told = *table.begun(_SMALL_ROOM), len(waiting[0]), *pieces
-        loop(part, added, start, *told, first is None, np.float32(divisor))
+    vector, starts = mean.vector, iter(range(0, mean.vector.size, _SHARE))
 
-    edge = mean.vector.size * _FIRST // 100
-    later = _another_thread(os.getpid()).submit(part_of, edge, mean.vector[edge:])
+    def make_shares() -> None:
+        told = data, values, weights, updates.copy(), np.empty_like(rooms), len(waiting[0]), *_pieces(vector)
+        for start in starts:  # each goes to one of the threads
+            share = slice(start, start + _SHARE)
+            added = vector[:0] if other is None else other.vector[share]
+            loop(vector[share], added, start, *told, first is None, np.float32(divisor))
+
+    later = _another_thread(os.getpid()).submit(make_shares)
     try:
-        part_of(0, mean.vector[:edge])
+        make_shares()
     finally:
         later.result()  # whatever happens, nobody writes any more
+
+
+def _pieces(vector: Array) -> tuple[Array, Array]:
+    """Zeros for a piece of both sums. A core takes what it reads for what it has just written where the last
+    12 bits of the addresses agree, and waits (a third of the time of a mean): these are half a page away from
+    where `vector` is written.
+    """
+    room = np.zeros(2 * _MEAN_PIECE + _PAGE // 4, np.float32)
+    away = (_address(vector) + _PAGE // 2 - _address(room)) % _PAGE // 4
+    return room[away : away + _MEAN_PIECE], room[away + _MEAN_PIECE : away + 2 * _MEAN_PIECE]
 
 
 @lru_cache(maxsize=1)
@@ -181,28 +195,27 @@ def _another_thread(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1, thread_name_prefix="mean")
 
 
-class _Table:
-    """Updates as the compiled loops want them. Given many arrays, these would compile for seconds, and count
-    references to each array whenever they look at it: they get one for all bytes, and one for all values."""
-
-    def __init__(self, terms: Sequence[tuple[Gapped, float]]) -> None:
-        gaps = [_plain(update.gaps.data) for update, _ in terms]
-        values = [_plain(update.values) for update, _ in terms]
-        self._data, at = _window(gaps)
-        self._values, first = _window(values)
-        self._weights = np.array([weight for _, weight in terms], np.float32)
-        self._updates = np.zeros((len(terms), COLUMNS), np.int64)
-        for row, (update, _), gap, value in zip(self._updates, terms, at, first, strict=True):
-            row[:NUMBER] = gap, update.gaps.end, update.gaps.shift, value, update.values.size
-
-    def begun(self, room: int) -> tuple[Array, ...]:
-        """What the loops take: bytes, values, weights, a table of its own, and room for so many places."""
-        rooms = np.empty((self._weights.size, room), np.int64)
-        return self._data, self._values, self._weights, self._updates.copy(), rooms
+def _told(terms: Sequence[tuple[Gapped, float]], room: int) -> tuple[Array, ...]:
+    """What the compiled loops want to be told of updates: bytes, values, weights, a table, and room for so
+    many places of each. Given many arrays, these would compile for seconds, and count references to each
+    array whenever they look at it: they get one for all bytes, and one for all values.
+    """
+    data, gaps = _window([update.gaps.data for update, _ in terms])
+    values, first = _window([update.values for update, _ in terms])
+    none = (0,) * (COLUMNS - NUMBER)
+    rows = [
+        (at, update.gaps.end, update.gaps.shift, value, update.values.size, *none)
+        for (update, _), at, value in zip(terms, gaps, first, strict=True)
+    ]
+    weights = np.array([weight for _, weight in terms], np.float32)
+    return data, values, weights, np.array(rows, np.int64), np.empty((len(terms), room), np.int64)
 
 
 def _plain(array: Array) -> Array:
     """`array`, contiguous and aligned. Of an empty one numpy says that it is, wherever it lies."""
+    flags = array.flags
+    if array.size and flags.c_contiguous and flags.aligned:
+        return array
     return np.require(array, requirements=("C", "A")) if array.size else np.empty(0, array.dtype)
 
 
@@ -216,15 +229,19 @@ class _Memory:
 
 
 def _window(arrays: Sequence[Array]) -> tuple[Array, list[int]]:
-    """An array from the first to the last number of all `arrays`, contiguous ones of one dtype, and where in
-    it each begins. Elsewhere it must not be looked at: it is no copy, and what lies between is not theirs.
+    """An array from the first to the last number of all `arrays`, flat ones of one dtype, and where in it
+    each begins. Elsewhere it must not be looked at: it is no copy, and what lies between is not theirs.
     """
-    size = arrays[0].itemsize
-    starts = [array.__array_interface__["data"][0] for array in arrays]
+    size, arrays = arrays[0].itemsize, [_plain(array) for array in arrays]
+    starts = [_address(array) for array in arrays]
     lowest = min(starts)
     most = max(start + array.nbytes for start, array in zip(starts, arrays, strict=True))
     whole = np.asarray(_Memory(lowest, (most - lowest) // size, arrays))
     return whole, [(start - lowest) // size for start in starts]
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _vectors(total: Params) -> list[Array]:

@@ -17,8 +17,8 @@ WIDTH = 8
 
 def divider(numba: Any) -> Callable[..., None]:
     """What numba's loops may call as `divide(into, first, second, at, divisor)`: it does `WIDTH` times
-    `into[i] = (first[i] + second[i]) / divisor`, from i = `at` on, where all are contiguous float32 arrays
-    and `into[at]` lies at a multiple of `WIDTH` numbers.
+    `into[i] = (first[i] + second[i]) / divisor`, from i = `at` on, and sets both terms to 0, where all are
+    contiguous float32 arrays and `into[at]` lies at a multiple of `WIDTH` numbers.
 
     Raises:
         Exception: it cannot be made with this numba, and its loops would fail.
@@ -41,19 +41,22 @@ def divider(numba: Any) -> Callable[..., None]:
             total = build.fadd(*(build.load(term, align=4) for term in terms))
             store = build.store(build.fdiv(total, divisors), target, align=4 * WIDTH)
             store.set_metadata("nontemporal", build.module.add_metadata([index(1)]))
+            for term in terms:
+                build.store(ir.Constant(eight, [0.0] * WIDTH), term, align=4)
             return context.get_dummy_value()
 
         return numba.types.void(into, first, second, at, divisor), written
 
     found: Callable[..., None] = intrinsic(divide)
-    _try(numba.njit(lambda into, term: found(into, term, term, 0, np.float32(4))))
+    _try(numba.njit(lambda into, first, second: found(into, first, second, 0, np.float32(4))))
     return found
 
 
 def _try(loop: Callable[..., None]) -> None:
     memory = np.zeros(2 * WIDTH, np.float32)
     start = -(memory.ctypes.data // 4) % WIDTH
-    made = memory[start : start + WIDTH]
-    loop(made, np.arange(WIDTH, dtype=np.float32))
-    if made.tolist() != [number / 2 for number in range(WIDTH)]:
-        raise RuntimeError(f"numba writes {made.tolist()} where it was to write halves")
+    made, terms = memory[start : start + WIDTH], np.arange(2 * WIDTH, dtype=np.float32).reshape(2, WIDTH)
+    wanted = [number / 2 + WIDTH / 4 for number in range(WIDTH)]
+    loop(made, *terms)
+    if made.tolist() != wanted or terms.any():
+        raise RuntimeError(f"numba writes {made.tolist()} where it was to write {wanted}")

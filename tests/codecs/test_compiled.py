@@ -96,7 +96,7 @@ class Adding:
     """One update, added to pieces of a sum as they come."""
 
     def __init__(self, gaps: indices.Gaps, values: Floats, weight: float) -> None:
-        self.told = sparse._Table([(Gapped(gaps, values, loops()), weight)]).begun(1024)
+        self.told = sparse._told([(Gapped(gaps, values, loops()), weight)], 1024)
 
     def to(self, piece: Floats, start: int) -> None:
         data, values, weights, updates, rooms = self.told
@@ -214,14 +214,16 @@ def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.M
         assert all(together[name].tobytes() == zeros[name].tobytes() for name in SIZES)
 
 
+@pytest.mark.parametrize("share", [10_001, sparse._SHARE])
 @pytest.mark.parametrize("begun", [(), (0,), (1,), (0, 1)])
 @pytest.mark.parametrize("numbers", [(1,), (4,), (1, 1), (0, 2), (2, 0), (29, 3)])
 def test_a_mean_has_the_bits_of_sums_that_are_averaged(
-    numbers: tuple[int, ...], begun: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    numbers: tuple[int, ...], begun: tuple[int, ...], share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Places that are packed with low bits and without, updates with none in one half of the model, and lanes
-    that have a sum already."""
+    """Places that are packed with low bits and without, updates with none in one half of the model, lanes
+    that have a sum already, and threads that take some shares and leave others out."""
     monkeypatch.setattr(sparse, "_MEAN_PIECE", 1 << 12)
+    monkeypatch.setattr(sparse, "_SHARE", share)
     mean, waiting, sums = Joined.empty_like(drawn(0)), [], list[Params | None]()
     assert isinstance(mean, Joined)
     mean.vector.fill(np.nan)
