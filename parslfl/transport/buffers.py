@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 #: Bytes and buffers that are kept at most, by a process; what is asked for beyond is new each time.
-MOST, NUMBER = 1 << 25, 64
+MOST, NUMBER = 1 << 26, 64
 
 
 class Buffers:
@@ -17,6 +17,7 @@ class Buffers:
     def __init__(self, most: int = MOST) -> None:
         self._most = most
         self._kept: list[bytearray] = []
+        self._next = 0  # those handed out last are the least likely to be free
         self._turn = threading.Lock()
 
     def take(self, size: int) -> memoryview:
@@ -24,10 +25,13 @@ class Buffers:
         if not size:
             return memoryview(b"")
         with self._turn:
-            for buffer in self._kept:
+            for turn in range(len(self._kept)):
+                number = (self._next + turn) % len(self._kept)
+                buffer = self._kept[number]
                 if size <= len(buffer) <= 2 * size and _is_free(buffer):
+                    self._next = number + 1
                     return memoryview(buffer)[:size]
-            made = bytearray(size + size // 8)  # the next update may be a little larger
+            made = bytearray(size + size // 16)  # the next update may be a little larger
             self._keep(made)
             return memoryview(made)[:size]
 
