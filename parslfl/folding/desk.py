@@ -12,7 +12,7 @@ import numpy as np
 
 from parslfl import submodel
 from parslfl.codecs.pieces import add_all
-from parslfl.codecs.sparse import TOGETHER, Gapped, mean_gapped
+from parslfl.codecs.sparse import Gapped, mean_gapped
 from parslfl.messages import Client, Update
 from parslfl.params import Joined, Params, average, clear, is_trained, wide
 from parslfl.protocols import Delta
@@ -83,8 +83,7 @@ class Desk:
 
     def unsummed(self, lane: int) -> list[tuple[Gapped, float]] | None:
         """What waits in `lane`, perhaps nothing, with its weight, if `mean` can add it; None if not. It can
-        add a few sparse ones that are for one scale: more are added as they come, while others are awaited.
-        """
+        add sparse ones that are for one scale."""
         waiting = self.waiting.get(lane, [])
         terms = [
             (one.delta, one.weights[0])
@@ -92,8 +91,11 @@ class Desk:
             if isinstance(one.delta, Gapped) and len(one.weights) == 1
         ]
         dtypes = {array.dtype for array in self.like.values() if is_trained(array)}
-        few = len(terms) == len(waiting) <= TOGETHER // 2
-        return terms if few and dtypes and dtypes <= _NARROW else None
+        return terms if len(terms) == len(waiting) and dtypes and dtypes <= _NARROW else None
+
+    def has_sums(self, lane: int) -> bool:
+        """Whether anything has been added to sums of `lane` in this round."""
+        return any(key[0] == lane and key not in self.stale for key in list(self.totals))
 
     def count(self, lane: int, kept: Kept, weight: float) -> None:
         """Note that the part `kept` of the model got an update of this weight in `lane`."""

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from parslfl.codecs import sparse
@@ -28,7 +29,7 @@ from parslfl.folding.receiving import came, discard, open_update, read_update
 from parslfl.folding.weighing import likely_width, scales_of, worth
 from parslfl.learning import Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, SitePartial, Update
-from parslfl.params import Params, is_mapped, nbytes
+from parslfl.params import is_mapped, nbytes
 from parslfl.protocols import Codec, Strategy, Transport, needs_all
 
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
@@ -36,8 +37,9 @@ from parslfl.protocols import Codec, Strategy, Transport, needs_all
 _LANES = 2
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
-#: Those that wait are added once they hold more than one part in so many of what the model takes.
-SHARE = 4
+#: Those that wait are added once they hold more than one part in so many of what the model takes; sparse ones
+#: in a lane without sums, which a mean may never need: together both lanes stay below a third sum.
+SHARE, _FIRST_SHARE = 4, 2.5
 #: Updates of `brief` codecs, up to so many bytes, are opened one at a time in all lanes. One thread after the
 #: other has the interpreter for it: two take turns a dozen times an update, and twice as long.
 _SHORT = 1 << 20
@@ -75,7 +77,7 @@ class Folding:
     spill: Path | None = None
     downlink: Outgoing | None = None
 
-    @property
+    @cached_property
     def lanes(self) -> int:
         """Chains of merges; one where each would hold two models, since together they are to hold two."""
         width = 1
@@ -83,7 +85,7 @@ class Folding:
             width = likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
         return 1 if self.in_parts or width > 1 else _LANES
 
-    @property
+    @cached_property
     def in_parts(self) -> bool:
         """Whether any client was asked for a part of the model only."""
         return any(work.keep < 1 for work in self.works.values())
@@ -110,10 +112,10 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
         begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
+        if _enough(folding.desk, lane):
+            _add(folding, lane)
         with _turn if _is_short(folding, outcome) else _at_once:
             note = _fold(folding, lane, note, outcome)
-        if _enough(folding.desk.waiting.get(lane, ()), folding.desk.like):
-            _add(folding, lane)
     if not all(one.patient for one in folding.desk.waiting.get(lane, ())):
         _add(folding, lane)
     return note
@@ -195,11 +197,14 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     return evidence, weight
 
 
-def _enough(waiting: Sequence[Waiting], like: Params) -> bool:
-    """Whether those that wait are to be added now: so many that more would gain little, or in memory that
-    counts, which mapped files are not in."""
-    most = sparse.TOGETHER if all(sparse.is_sparse(one.delta) for one in waiting) else _TOGETHER
-    return len(waiting) >= most or sum(one.memory for one in waiting) > nbytes(like) / SHARE
+def _enough(desk: Desk, lane: int) -> bool:
+    """Whether those that wait are to be added before another comes: so many that more would gain little, or
+    in memory that counts, which mapped files are not in."""
+    waiting = desk.waiting.get(lane, ())
+    light = all(sparse.is_sparse(one.delta) for one in waiting)
+    share = _FIRST_SHARE if light and not desk.has_sums(lane) else SHARE
+    most = sparse.TOGETHER if light else _TOGETHER
+    return len(waiting) >= most or sum(one.memory for one in waiting) > nbytes(desk.like) / share
 
 
 def _add(folding: Folding, lane: int) -> None:
