@@ -175,6 +175,8 @@ def merger(folder: Path, told: list[Update], codec: Codec, mean: bool = False) -
         notes = list(both.map(merged_lane, [job] * LANES, range(LANES), lanes(told)))
         if mean:
             desk.mean(LANES, 0, sum(note.weight for note in notes))
+        for lane in range(LANES):
+            desk.clear(lane)  # what waited for a mean that is not made is forgotten, or others' memory were new
 
     return merged
 

@@ -9,6 +9,7 @@ Does not know: files, networks, or where an array came from.
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -196,7 +197,7 @@ def squared_norm(params: Mapping[str, Array]) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         for part in (part for array in params.values() for part in blocks(array)):
             square = float(np.dot(part, part)) if part.dtype == np.float32 else np.inf
-            if not np.isfinite(square):  # a float32 dot overflows at 1.8e19: look again, wider
+            if not math.isfinite(square):  # a float32 dot overflows at 1.8e19: look again, wider
                 wide = part.astype(np.float64)
                 square = float(np.dot(wide, wide))
             total += square
@@ -206,7 +207,7 @@ def squared_norm(params: Mapping[str, Array]) -> float:
 def blocks(array: Array, size: int = BLOCK) -> Iterator[npt.NDArray[np.floating]]:
     """Views of at most `size` elements, in memory order. Needs a C-contiguous array."""
     flat = array.reshape(-1)
-    if not np.may_share_memory(flat, array) and array.size:
+    if not (array.flags.c_contiguous or np.may_share_memory(flat, array)):
         raise ValueError(f"an array of shape {array.shape} is not contiguous: copy it first")
     for start in range(0, flat.size, size):
         yield flat[start : start + size]
