@@ -176,7 +176,7 @@ def merger(folder: Path, told: list[Update], codec: Codec, mean: bool = False) -
         if mean:
             desk.mean(LANES, 0, sum(note.weight for note in notes))
         for lane in range(LANES):
-            desk.clear(lane)  # what waited for a mean that is not made is forgotten, or others' memory were new
+            desk.clear(lane)  # what waits for no mean is forgotten as well: its memory is used again
 
     return merged
 
