@@ -22,6 +22,7 @@ from parslfl.messages import Failure, RoundPlan, SitePartial, Update
 from parslfl.params import Params, require_like, wide
 from parslfl.protocols import NeedsAll, Strategy, caution, needs_all
 from parslfl.stack import Stack
+from parslfl.transport.buffers import POOL
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,7 @@ def _averaged(
     mean, *extra = (folding.desk.mean(lanes, scale, weight) for scale in range(width))
     if folding.desk.state or folding.downlink:
         folding.desk.keep_first_lane()
+        POOL.forget()
     return mean, Cohort(tuple(evidence), folding.clients, tuple(extra))
 
 

@@ -35,6 +35,11 @@ class Buffers:
             self._keep(made)
             return memoryview(made)[:size]
 
+    def forget(self) -> None:
+        """Give the memory back of those of which there is no view."""
+        with self._turn:
+            self._kept = [buffer for buffer in self._kept if not _is_free(buffer)]
+
     def _keep(self, made: bytearray) -> None:
         """Keep `made`, in place of others where there are enough; not where these are in use."""
         held = sum(map(len, self._kept)) + len(made)
@@ -53,3 +58,7 @@ def _is_free(buffer: bytearray) -> bool:
     except BufferError:
         return False
     return True
+
+
+#: Those of this process.
+POOL = Buffers()

@@ -22,7 +22,7 @@ from pathlib import Path
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.protocols import Buffer
-from parslfl.transport.buffers import Buffers
+from parslfl.transport.buffers import POOL
 from parslfl.transport.inline import Inline
 
 #: Folder of updates on their way to the driver.
@@ -34,7 +34,6 @@ _WORTH_KEEPING = 1 << 20
 COPIED = 1 << 20
 #: Linux can fill the page table at once instead of a fault per page; elsewhere it is 0.
 _POPULATE = getattr(mmap, "MAP_POPULATE", 0)
-_buffers = Buffers()
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class File:
 
 def _read(descriptor: int, path: str, size: int) -> memoryview:
     """The first `size` bytes of the file."""
-    found, done = _buffers.take(size), 0
+    found, done = POOL.take(size), 0
     while done < size:
         came = os.readv(descriptor, [found[done:]])
         if not came:

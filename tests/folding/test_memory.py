@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import tracemalloc
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl.codecs import wire
+from parslfl.codecs import compiled, wire
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
+from parslfl.codecs.wire import Packed
 from parslfl.downlink import Outgoing
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import finish
-from parslfl.folding.merging import Folding, merge
+from parslfl.folding.merging import Folding, Merged, merge, merge_on
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update, update_name
 from parslfl.params import Params, nbytes
@@ -27,8 +29,11 @@ from parslfl.strategies.fednova import FedNova
 from parslfl.strategies.fedopt import FedAdagrad, FedAdam, FedAvgM, FedYogi
 from parslfl.strategies.scaffold import Scaffold
 from parslfl.submodel import KEY, describe
-from parslfl.transport.file import File
+from parslfl.transport.buffers import POOL
+from parslfl.transport.file import COPIED, File
 
+#: An update of top-k is then small enough to be read into memory that is kept.
+TOPK = TopK(0.05)
 SIDE = 1536
 #: Pieces that are worked on, however large the model is.
 _SCRATCH = 2 << 20
@@ -84,6 +89,76 @@ def test_three_models(tmp_path: Path, strategy: Strategy, keep: float, downlink:
     assert len(done.updates) == len(CLIENTS)
     assert not np.array_equal(checkpoints.read(tmp_path / "model", done.model)["w"], model["w"])
     assert peak < 3 * nbytes(model) + _SCRATCH
+
+
+@pytest.mark.parametrize("first", [0, math.inf], ids=["compiled", "numpy"])
+@pytest.mark.parametrize("number", [6, 20, 40])
+@pytest.mark.parametrize(
+    ("strategy", "downlink"),
+    [
+        (FedAvg(), None),
+        (FedAdam(), None),
+        (Scaffold(), None),
+        (FedAvg(), Quantize(8)),
+        (FedAvgM(), TopK(0.05)),
+    ],
+    ids=repr,
+)
+def test_three_models_with_sparse_updates(
+    tmp_path: Path,
+    strategy: Strategy,
+    downlink: Codec | None,
+    number: int,
+    first: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether all wait for the mean or not, also in a second round: memory is kept from one to the next."""
+    monkeypatch.setattr(compiled, "FIRST", first)
+    model: Params = {"w": np.ones((SIDE, SIDE), np.float32)}
+    like, state = _mapped(tmp_path / "like", model), _mapped(tmp_path / "begun", strategy.start(model))
+    clients = [Client(i, "here") for i in range(number)]
+    job = Folding(
+        strategy,
+        dict.fromkeys(clients, TOPK),
+        {"here": File(str(tmp_path))},
+        Desk(like=like, state=state),
+        time.monotonic(),
+        works=dict.fromkeys(clients, LocalWork()),
+        clients=number,
+        downlink=None if downlink is None else _outgoing(downlink, tmp_path),
+    )
+    packed = wire.pack(
+        *TOPK.encode({"w": np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)})
+    )
+    assert packed.size < COPIED
+    _round(job, clients, packed, tmp_path)
+    POOL.forget()
+    job.desk.totals.clear()
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            _round(job, clients, packed, tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * nbytes(model) + _SCRATCH
+
+
+def _round(job: Folding, clients: list[Client], packed: Packed, folder: Path) -> None:
+    """A round of updates with these bytes, in groups of four."""
+    transport = job.transports["here"]
+    refs = {c: transport.put(update_name(0, c), packed.buffers, packed.checksum) for c in clients}
+    updates = [Update(client, 0, ref, 3, 1, 1, 2.0, 1.0, 12) for client, ref in refs.items()]
+    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), TOPK) for c in clients), 1, len(clients))
+    notes = []
+    for lane in range(job.lanes):
+        note = None
+        groups = [updates[start : start + 4] for start in range(0, len(updates), 4)][lane :: job.lanes]
+        for group in groups:
+            note = (merge if group is groups[-1] else merge_on)(job, lane, note, *group)
+        notes.append(note or Merged())
+    done = finish(job, plan, folder / "next", folder / "next state", None, *notes)
+    assert len(done.updates) == len(clients)
 
 
 def _outgoing(codec: Codec, folder: Path) -> Outgoing:

@@ -73,6 +73,15 @@ def test_no_more_than_so_many_are_kept() -> None:
     assert buffers._kept[-1] is other.obj
 
 
+def test_memory_is_given_back_but_for_what_is_looked_at() -> None:
+    buffers = Buffers()
+    views = [buffers.take(1000) for _ in range(3)]
+    del views[0]
+    buffers.forget()
+    assert [buffer is view.obj for buffer, view in zip(buffers._kept, views, strict=True)] == [True, True]
+    assert address(buffers.take(1000)) not in {address(view) for view in views}
+
+
 def test_nothing_is_kept_for_an_empty_file() -> None:
     buffers = Buffers()
     assert [len(buffers.take(0)) for _ in range(3)] == [0, 0, 0]
