@@ -27,6 +27,7 @@ from parslfl.params import checksum
 from parslfl.protocols import Codec, Transport
 from parslfl.served import Served, serve
 from parslfl.sites import Federation, Site
+from parslfl.transport.buffers import POOL
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
 from parslfl.transport.node_cache import forget
@@ -154,7 +155,9 @@ class Exchange:
         yield from once.values()
 
     def close(self) -> None:
-        """Remove what `open_exchange` made outside the run directory, and stop listening."""
+        """Remove what `open_exchange` made outside the run directory, stop listening, and give the memory
+        back into which updates were read."""
+        POOL.forget()
         for served in self.served.values():
             served.close()
         for place, out in self.differences.items():

@@ -36,7 +36,7 @@ _SMALL_PIECE = 1 << 17
 _MEAN_PIECE = 1 << 15
 #: Bytes after which the last 12 bits of an address come again.
 _PAGE = 1 << 12
-#: Elements of a mean that one of two threads makes before it looks what is left to make.
+#: Elements of a mean that one of two threads makes before it looks what is left to make: whole pieces.
 _SHARE = 1 << 20
 #: Places of an update by itself that are reckoned before it is added to them.
 _ROOM = 1 << 12
@@ -162,21 +162,23 @@ def mean_gapped(
     terms = [term for lane in waiting for term in lane]
     loop = terms[0][0].loops.mean_of_gaps
     data, values, weights, updates, rooms = _told(terms, _SMALL_ROOM)
-
     vector, starts = mean.vector, iter(range(0, mean.vector.size, _SHARE))
 
     def make_shares() -> None:
         told = data, values, weights, updates.copy(), np.empty_like(rooms), len(waiting[0]), *_pieces(vector)
-        for start in starts:  # each goes to one of the threads
+        for start in starts:  # each goes to one of the threads: they take turns in the interpreter
             share = slice(start, start + _SHARE)
             added = vector[:0] if other is None else other.vector[share]
             loop(vector[share], added, start, *told, first is None, np.float32(divisor))
 
-    later = _another_thread(os.getpid()).submit(make_shares)
+    jobs = [make_shares]
+    later = _another_thread(os.getpid()).submit(lambda: [job() for job in jobs])
     try:
         make_shares()
     finally:
-        later.result()  # whatever happens, nobody writes any more
+        if not later.cancel():  # it had not begun: that thread may be at another mean
+            later.result()  # whatever happens, nobody writes any more
+        jobs.clear()  # that thread may know of them for a while, and so of all that waited
 
 
 def _pieces(vector: Array) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,9 +37,9 @@ from parslfl.protocols import Codec, Strategy, Transport, needs_all
 _LANES = 2
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
-#: Those that wait are added once they hold more than one part in so many of what the model takes; sparse ones
-#: in a lane without sums, which a mean may never need: together both lanes stay below a third sum.
-SHARE, _FIRST_SHARE = 4, 2.5
+#: Those that wait are added once they hold more than one part in so many of what the model takes. In a lane
+#: without a sum, which a mean may never need, sparse ones may hold more; in both lanes less than a sum takes.
+SHARE, _FIRST_SHARE = 4, 2.4
 #: Updates of `brief` codecs, up to so many bytes, are opened one at a time in all lanes. One thread after the
 #: other has the interpreter for it: two take turns a dozen times an update, and twice as long.
 _SHORT = 1 << 20
@@ -94,7 +94,7 @@ class Folding:
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
     """Fold `outcomes` into `lane`, after what `before` tells is in it already.
 
-    A few sparse updates may be left waiting: a mean adds them as well, and so does `Desk.sums`.
+    The last sparse updates may be left waiting: a mean adds them as well, and so does `Desk.sums`.
     """
     note = merge_on(folding, lane, before, *outcomes)
     if folding.desk.unsummed(lane) is None:
@@ -112,10 +112,12 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
         begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
-        if _enough(folding.desk, lane):
+        if _are_many(folding.desk, lane):
             _add(folding, lane)
         with _turn if _is_short(folding, outcome) else _at_once:
             note = _fold(folding, lane, note, outcome)
+        if _are_heavy(folding.desk, lane):
+            _add(folding, lane)
     if not all(one.patient for one in folding.desk.waiting.get(lane, ())):
         _add(folding, lane)
     return note
@@ -197,14 +199,21 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     return evidence, weight
 
 
-def _enough(desk: Desk, lane: int) -> bool:
-    """Whether those that wait are to be added before another comes: so many that more would gain little, or
-    in memory that counts, which mapped files are not in."""
+def _are_many(desk: Desk, lane: int) -> bool:
+    """Whether so many wait that more would gain little."""
     waiting = desk.waiting.get(lane, ())
-    light = all(sparse.is_sparse(one.delta) for one in waiting)
-    share = _FIRST_SHARE if light and not desk.has_sums(lane) else SHARE
-    most = sparse.TOGETHER if light else _TOGETHER
-    return len(waiting) >= most or sum(one.memory for one in waiting) > nbytes(desk.like) / share
+    return len(waiting) >= (sparse.TOGETHER if _are_light(waiting) else _TOGETHER)
+
+
+def _are_heavy(desk: Desk, lane: int) -> bool:
+    """Whether those that wait hold memory that counts, which mapped files are not in."""
+    waiting = desk.waiting.get(lane, ())
+    share = _FIRST_SHARE if _are_light(waiting) and not desk.has_sums(lane) else SHARE
+    return sum(one.memory for one in waiting) > nbytes(desk.like) / share
+
+
+def _are_light(waiting: Sequence[Waiting]) -> bool:
+    return all(sparse.is_sparse(one.delta) for one in waiting)
 
 
 def _add(folding: Folding, lane: int) -> None:

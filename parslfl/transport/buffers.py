@@ -28,7 +28,7 @@ class Buffers:
             for turn in range(len(self._kept)):
                 number = (self._next + turn) % len(self._kept)
                 buffer = self._kept[number]
-                if size <= len(buffer) <= 2 * size and _is_free(buffer):
+                if size <= len(buffer) <= size + size // 4 and _is_free(buffer):
                     self._next = number + 1
                     return memoryview(buffer)[:size]
             made = bytearray(size + size // 16)  # the next update may be a little larger
@@ -41,11 +41,12 @@ class Buffers:
             self._kept = [buffer for buffer in self._kept if not _is_free(buffer)]
 
     def _keep(self, made: bytearray) -> None:
-        """Keep `made`, in place of others where there are enough; not where these are in use."""
-        held = sum(map(len, self._kept)) + len(made)
+        """Keep `made`, if there is room: in place of free ones, which are all of a size that is asked for no
+        longer. What is kept stays as much as was in use at once."""
+        held, over = sum(map(len, self._kept)) + len(made), len(made)
         for buffer in list(self._kept):
-            if (held > self._most or len(self._kept) >= NUMBER) and _is_free(buffer):
-                held -= len(buffer)
+            if (over > 0 or held > self._most or len(self._kept) >= NUMBER) and _is_free(buffer):
+                held, over = held - len(buffer), over - len(buffer)
                 self._kept = [one for one in self._kept if one is not buffer]
         if held <= self._most and len(self._kept) < NUMBER:
             self._kept.append(made)

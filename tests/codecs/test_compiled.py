@@ -6,8 +6,10 @@ import importlib.util
 import math
 import re
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +180,32 @@ def test_of_a_piece_that_is_left_out_nothing_is_added(start: int, step: int) -> 
     assert room[wanted - edge].tolist() == (wanted // step + 1).tolist()
 
 
+def test_wherever_a_piece_begins_the_place_there_is_found() -> None:
+    """Also where it is the last of those that are passed over together."""
+    data, note = indices.write(np.arange(11, 12_000, 12), 12_000)
+    gaps = indices.checked(data, note, 12_000, loops())
+    values = np.ones(gaps.kept, np.float32)
+    for start in range(12_000):
+        room = np.zeros(12, np.float32)
+        Adding(gaps, values, 1).to(room, start)
+        assert np.flatnonzero(room).tolist() == [11 - start % 12]
+
+
+def test_a_mean_does_not_wait_for_another_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of another federation in the process: the one thread that helps is at that."""
+    update: Params = {"w": np.ones(1000, np.float32)}
+    delta = opened(TopK(0.01), *TopK(0.01).encode(update, 5), update)
+    assert isinstance(delta, Gapped)
+    with ThreadPoolExecutor(1) as helper:
+        monkeypatch.setattr(sparse, "_another_thread", lambda _: helper)
+        go = threading.Event()
+        helper.submit(go.wait)
+        mean = Joined.empty_like(update)
+        sparse.mean_gapped([None], [[(delta, 3.0)]], 2.0, mean)
+        assert mean["w"].tolist() == [1.5] * 10 + [0] * 990
+        go.set()
+
+
 @pytest.mark.parametrize("data", [[], [3, 4], [3, 4, 5, 6], [3, 4, 255]])
 def test_bytes_of_more_or_fewer_places_are_refused(data: list[int]) -> None:
     with pytest.raises(PayloadError, match="not 3 increasing numbers"):
@@ -214,16 +242,24 @@ def test_several_are_added_a_piece_at_a_time(joined: bool, monkeypatch: pytest.M
         assert all(together[name].tobytes() == zeros[name].tobytes() for name in SIZES)
 
 
-@pytest.mark.parametrize("share", [10_001, sparse._SHARE])
+@pytest.mark.parametrize("share", [10_300, sparse._SHARE])
 @pytest.mark.parametrize("begun", [(), (0,), (1,), (0, 1)])
 @pytest.mark.parametrize("numbers", [(1,), (4,), (1, 1), (0, 2), (2, 0), (29, 3)])
 def test_a_mean_has_the_bits_of_sums_that_are_averaged(
     numbers: tuple[int, ...], begun: tuple[int, ...], share: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Places that are packed with low bits and without, updates with none in one half of the model, lanes
-    that have a sum already, and threads that take some shares and leave others out."""
+    that have a sum already, and threads that make every second of 26 shares, or one that makes all."""
     monkeypatch.setattr(sparse, "_MEAN_PIECE", 1 << 12)
     monkeypatch.setattr(sparse, "_SHARE", share)
+    takers, met, real = list[int](), threading.Barrier(2), loops().mean_of_gaps
+
+    def mean_of_gaps(*told: Any) -> None:
+        if share == 10_300:
+            met.wait(10)
+        takers.append(threading.get_ident())
+        real(*told)
+
     mean, waiting, sums = Joined.empty_like(drawn(0)), [], list[Params | None]()
     assert isinstance(mean, Joined)
     mean.vector.fill(np.nan)
@@ -243,10 +279,12 @@ def test_a_mean_has_the_bits_of_sums_that_are_averaged(
             update["b"][half] = 0
             delta = opened(codec, *codec.encode(update, 5), update)
             assert isinstance(delta, Gapped)
+            delta = replace(delta, loops=delta.loops._replace(mean_of_gaps=mean_of_gaps))
             terms.append((delta, 0.3 + one))
         pieces.add_all(wanted[lane], terms)
         waiting.append(terms)
     sparse.mean_gapped(sums, waiting, 7.3, mean)
+    assert sorted(map(takers.count, set(takers))) == ([13, 13] if share == 10_300 else [1])
     averaged = average(wanted, 7.3)
     assert all(mean[name].tobytes() == averaged[name].tobytes() for name in SIZES)
     if len(sums) > 1 and sums[1] is not None:

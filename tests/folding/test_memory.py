@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from parslfl.codecs import compiled, wire
+from parslfl.codecs.chain import Chain
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.raw import Raw
 from parslfl.codecs.topk import TopK
@@ -32,11 +34,9 @@ from parslfl.submodel import KEY, describe
 from parslfl.transport.buffers import POOL
 from parslfl.transport.file import COPIED, File
 
-#: An update of top-k is then small enough to be read into memory that is kept.
-TOPK = TopK(0.05)
 SIDE = 1536
 #: Pieces that are worked on, however large the model is.
-_SCRATCH = 2 << 20
+_SCRATCH = 3 << 19
 CLIENTS = [Client(i, "here") for i in range(6)]
 
 
@@ -92,7 +92,16 @@ def test_three_models(tmp_path: Path, strategy: Strategy, keep: float, downlink:
 
 
 @pytest.mark.parametrize("first", [0, math.inf], ids=["compiled", "numpy"])
-@pytest.mark.parametrize("number", [6, 20, 40])
+@pytest.mark.parametrize(
+    ("number", "codecs"),
+    [
+        (6, [TopK(0.05)] * 2),
+        (40, [TopK(0.05)] * 2),
+        (40, [TopK(0.06), TopK(0.04), TopK(0.08)]),
+        (20, [Chain((TopK(0.2), Quantize(8)))] * 2),
+    ],
+    ids=["few", "many", "other sizes", "heavy"],
+)
 @pytest.mark.parametrize(
     ("strategy", "downlink"),
     [
@@ -109,17 +118,18 @@ def test_three_models_with_sparse_updates(
     strategy: Strategy,
     downlink: Codec | None,
     number: int,
+    codecs: list[Codec],
     first: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whether all wait for the mean or not, also in a second round: memory is kept from one to the next."""
+    """Whether all wait for the mean or not, round after round: memory is kept from one to the next."""
     monkeypatch.setattr(compiled, "FIRST", first)
     model: Params = {"w": np.ones((SIDE, SIDE), np.float32)}
     like, state = _mapped(tmp_path / "like", model), _mapped(tmp_path / "begun", strategy.start(model))
     clients = [Client(i, "here") for i in range(number)]
     job = Folding(
         strategy,
-        dict.fromkeys(clients, TOPK),
+        {},
         {"here": File(str(tmp_path))},
         Desk(like=like, state=state),
         time.monotonic(),
@@ -127,17 +137,16 @@ def test_three_models_with_sparse_updates(
         clients=number,
         downlink=None if downlink is None else _outgoing(downlink, tmp_path),
     )
-    packed = wire.pack(
-        *TOPK.encode({"w": np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)})
-    )
-    assert packed.size < COPIED
-    _round(job, clients, packed, tmp_path)
+    delta: Params = {"w": np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)}
+    rounds = [(codec, wire.pack(*codec.encode(delta))) for codec in codecs]
+    assert all(packed.size < COPIED for _, packed in rounds)
+    _round(replace(job, codecs=dict.fromkeys(clients, codecs[0])), clients, rounds[0][1], tmp_path)
     POOL.forget()
     job.desk.totals.clear()
     tracemalloc.start()
     try:
-        for _ in range(2):
-            _round(job, clients, packed, tmp_path)
+        for codec, packed in rounds:
+            _round(replace(job, codecs=dict.fromkeys(clients, codec)), clients, packed, tmp_path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -149,15 +158,12 @@ def _round(job: Folding, clients: list[Client], packed: Packed, folder: Path) ->
     transport = job.transports["here"]
     refs = {c: transport.put(update_name(0, c), packed.buffers, packed.checksum) for c in clients}
     updates = [Update(client, 0, ref, 3, 1, 1, 2.0, 1.0, 12) for client, ref in refs.items()]
-    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), TOPK) for c in clients), 1, len(clients))
-    notes = []
-    for lane in range(job.lanes):
-        note = None
-        groups = [updates[start : start + 4] for start in range(0, len(updates), 4)][lane :: job.lanes]
-        for group in groups:
-            note = (merge if group is groups[-1] else merge_on)(job, lane, note, *group)
-        notes.append(note or Merged())
-    done = finish(job, plan, folder / "next", folder / "next state", None, *notes)
+    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), job.codecs[c]) for c in clients), 1, len(clients))
+    groups, notes = [updates[start : start + 4] for start in range(0, len(updates), 4)], dict[int, Merged]()
+    for turn, group in enumerate(groups):
+        fold = merge if turn + job.lanes >= len(groups) else merge_on
+        notes[turn % job.lanes] = fold(job, turn % job.lanes, notes.get(turn % job.lanes), *group)
+    done = finish(job, plan, folder / "next", folder / "next state", None, *notes.values())
     assert len(done.updates) == len(clients)
 
 
