@@ -2,9 +2,9 @@
 
     python benchmarks/driver_memory.py
 
-With strategies that keep state, with parts of the model and with a downlink codec, in turn. Seconds are the
-least of five turns; MB is what the process's own memory (not mapped files) grows by at its peak, and how many
-models of 44.7 MB that is. All memory is new in each round.
+With strategies that keep state, with parts of the model, with updates of top-k and with a downlink codec, in
+turn. Seconds are the least of five turns; MB is what the process's own memory (not mapped files) grows by at
+its peak, and how many models of 44.7 MB that is. All memory is new in each round.
 
 Does not know: networks; files are local.
 """
@@ -37,21 +37,26 @@ from parslfl.strategies.fedavg import FedAvg
 from parslfl.strategies.fedopt import FedAdam, FedAvgM
 from parslfl.strategies.scaffold import Scaffold
 from parslfl.submodel import KEY, describe
+from parslfl.transport.buffers import POOL
 
 #: A matrix of about as many numbers, half of whose rows and columns a part of it has.
 SIDE = 3344
+TOPK = TopK(0.01)
 
 
 def rounds(folder: Path, updates: list[Update]) -> Table:
     """What whole rounds take."""
     made = Table(f"rounds of {DIFFERENT} updates", "s", "x the first", "MB", "models")
     size, parts = 4 * SCALARS / 1e6, _parts(folder / "parts")
+    sparse = written(folder / "topk", TOPK)
     compared = {
         "fedavg": _round(folder, updates, FedAvg()),
         "fedavgm": _round(folder, updates, FedAvgM()),
         "fedadam": _round(folder, updates, FedAdam()),
         "scaffold": _round(folder, updates, Scaffold()),
         "federated dropout, half": _round(folder / "parts", parts, FedAvg(), keep=0.5),
+        "fedavg, topk:ratio=0.01": _round(folder / "topk", sparse, FedAvg(), codec=TOPK),
+        "fedadam, topk:ratio=0.01": _round(folder / "topk", sparse, FedAdam(), codec=TOPK),
         "downlink int8": _round(folder, updates, FedAvg(), downlink=Quantize(8)),
         "downlink topk:ratio=0.05": _round(folder, updates, FedAvg(), downlink=TopK(0.05)),
     }
@@ -78,12 +83,17 @@ def _parts(folder: Path) -> list[Update]:
 
 
 def _round(
-    folder: Path, updates: list[Update], strategy: Strategy, keep: float = 1.0, downlink: Codec | None = None
+    folder: Path,
+    updates: list[Update],
+    strategy: Strategy,
+    keep: float = 1.0,
+    codec: Codec = RAW,
+    downlink: Codec | None = None,
 ) -> Callable[[], object]:
     """A round as a run has it: the model and the state it starts from are mapped files, all memory is new."""
     shape = (SIDE, SIDE) if keep < 1 else SCALARS
     work, clients = LocalWork(keep=keep), [update.client for update in updates]
-    plan = RoundPlan(0, tuple(Assignment(c, work, RAW) for c in clients), 1, len(clients))
+    plan = RoundPlan(0, tuple(Assignment(c, work, codec) for c in clients), 1, len(clients))
     where = Path(tempfile.mkdtemp(dir=folder))
     new = {"w": np.zeros(shape, np.float32)}
     like = checkpoints.read(where / "model", checkpoints.write(where / "model", new))
@@ -91,9 +101,10 @@ def _round(
     state = checkpoints.read(where / "state", checkpoints.write(where / "state", begun)) if begun else {}
 
     def work_through() -> None:
+        POOL.forget()
         job = Folding(
             strategy,
-            dict.fromkeys(clients, RAW),
+            dict.fromkeys(clients, codec),
             {"here": Kept(str(folder))},
             Desk(like=like, state=state),
             time.monotonic(),
