@@ -12,8 +12,9 @@ fold     every update added to one running sum, four at a time as in a run; two:
          two sums in two threads. As in a run, the sums' memory is kept from turn to turn
 merge    what a run does: map, verify, check, fold, in two threads
 codecs   the same merge of 8, 20, 60 and 500 updates as some codecs make them, with and without the mean that
-         comes after the last (a few sparse ones wait for it), and adding alone, into sums, beside reading the
-         bytes of int8 and one pass over the sum for each, and beside what no mean is made without: an array
+         comes after the last (that compares like with like: without it, sparse ones that wait for it are only
+         opened), and adding alone, into sums, which a run spares few sparse ones; beside reading the bytes of
+         int8 and one pass over the sum for each, and beside what no mean is made without: an array
          set to zeros, once for all updates. "x raw" is to the same point. In two threads too. Loops are
          compiled where numba is installed, but not with --numpy
 flower   Flower's `aggregate` on the same arrays, all in memory, as it wants them (where it is installed:
