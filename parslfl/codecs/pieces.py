@@ -112,7 +112,8 @@ def fill(read: Read, like: Mapping[str, Array], beside: Mapping[str, Array]) -> 
             into = flat[start : start + BLOCK]
             part = into if into.dtype == np.float32 else scratch[: into.size]
             read(index, start, part)
-            np.copyto(into, part, casting="same_kind")
+            with np.errstate(over="ignore"):  # more than float16 holds is Inf: who takes the norm refuses it
+                np.copyto(into, part, casting="same_kind")
         made[name] = flat.reshape(array.shape)
     return {**made, **{name: beside[name] for name in others(like)}}
 
