@@ -71,16 +71,16 @@ def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     """
     step = {name: np.asarray(array) for name, array in subtract(new, old).items()}
     fold(step, residual, 1.0)
+    changed = {name: array for name, array in others(new).items() if not np.array_equal(array, old[name])}
+    new.clear()
     try:
         arrays, note = out.codec.encode(step, out.seed)
     except PayloadError as error:
         raise RunError(f"the downlink codec cannot write what this round changed: {error}") from None
-    changed = [name for name, array in others(new).items() if not np.array_equal(array, old[name])]
-    arrays = {**arrays, **{f"{_CARRIED}-{place}": new[name] for place, name in enumerate(changed)}}
-    note = {**note, _CARRIED: changed} if changed else note
+    arrays = {**arrays, **{f"{_CARRIED}-{place}": array for place, array in enumerate(changed.values())}}
+    note = {**note, _CARRIED: list(changed)} if changed else note
     out.path.parent.mkdir(exist_ok=True)
     difference = write(out.path, arrays, note=note)
-    new.clear()
     model = _copied(old)
     advance(model, arrays, note, out.codec)
     if not getattr(out.codec, "biased", False):

@@ -121,6 +121,10 @@ class Codec(Protocol):
     not average out has an attribute `biased` that is true: error feedback is then on by default. One whose
     updates are opened so quickly that this is mostly Python's work has an attribute `brief` that is true:
     they are opened one at a time.
+
+    `hand` (1, if it has none): memory that opening an update and adding it takes at most, beside the bytes
+    that came and pieces of a constant size; `share` (1): what it writes at most. Both are of the model's
+    bytes, and follow from settings alone: how sums are made, and so their bits, depends on them.
     """
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
@@ -252,7 +256,8 @@ def shares(strategy: object) -> bool:
 
 
 class Transport(Protocol):
-    """Moves bytes between processes by reference."""
+    """Moves bytes between processes by reference. One whose `get` gives memory of its own, not a mapped file
+    nor what the reference holds, has an attribute `fetches` that is true."""
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Any:
         """Store the concatenated buffers as `name`; returns a `messages.Ref` that carries

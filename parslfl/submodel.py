@@ -23,6 +23,8 @@ from parslfl.params import BLOCK, Array, Params
 Indices = npt.NDArray[np.int64]
 #: Array name -> for each of its dimensions the kept indices, ascending, or None for all.
 Kept = dict[str, tuple[Indices | None, ...]]
+#: What numpy takes as an index of a part of an array.
+Where = tuple[Any, ...]
 
 #: Where an update's note says which part of the model it is.
 KEY = "submodel"
@@ -31,7 +33,7 @@ KEY = "submodel"
 def take(params: Mapping[str, Array], kept: Kept) -> Params:
     """What `kept` leaves of `params`, as contiguous copies; arrays that it does not name stay whole."""
     return {
-        name: np.ascontiguousarray(array[_at(kept, name, params)]) if name in kept else array
+        name: np.ascontiguousarray(array[place(kept, name, params)]) if name in kept else array
         for name, array in params.items()
     }
 
@@ -46,23 +48,25 @@ def shapes(params: Mapping[str, Array], kept: Kept) -> Params:
     return found
 
 
-def scatter(total: Params, part: Mapping[str, Array], kept: Kept) -> None:
-    """`total += part`, where `kept` says that `part` is from."""
-    for name, array in part.items():
-        first, *rest = _at(kept, name, total)
-        if first is ...:
-            total[name] += array
-            continue
-        rows = max(1, BLOCK * len(array) // max(1, array.size))  # at once: what is added to is copied
-        for start in range(0, len(array), rows):
-            some = slice(start, start + rows)
-            total[name][first[some], *rest] += array[some]
+def add_rows(into: Array, where: Where, first: int, rows: Array) -> None:
+    """`into[where] += part`, of which `rows` are those from row `first` on."""
+    some = slice(first, first + len(rows))
+    if where[0] is ...:
+        np.atleast_1d(into)[some] += rows
+    else:
+        into[where[0][some], *where[1:]] += rows
 
 
 def count(counts: Params, kept: Kept, weight: float) -> None:
     """`counts += weight`, where something is kept: everywhere, if `kept` is empty."""
     for name, array in counts.items():
-        array[_at(kept, name, counts)] += array.dtype.type(weight)
+        first, *rest = place(kept, name, counts)
+        if first is ...:
+            np.add(array, array.dtype.type(weight), out=array)
+            continue
+        rows = max(1, BLOCK * len(array) // max(1, array.size))  # at once: what is added to is copied
+        for start in range(0, len(first), rows):
+            array[first[start : start + rows], *rest] += array.dtype.type(weight)
 
 
 def put(whole: Mapping[str, Array], part: Mapping[str, Array], kept: Kept) -> Params:
@@ -70,7 +74,7 @@ def put(whole: Mapping[str, Array], part: Mapping[str, Array], kept: Kept) -> Pa
     made = dict(whole)
     for name, array in part.items():
         made[name] = whole[name].copy()
-        made[name][_at(kept, name, whole)] = array
+        made[name][place(kept, name, whole)] = array
     return made
 
 
@@ -119,8 +123,8 @@ def _fitting(cuts: list[Indices], number: object, n: int, name: str) -> Indices 
     return at
 
 
-def _at(kept: Kept, name: str, params: Mapping[str, Array]) -> tuple[Any, ...]:
-    """An index of the array `name` for what is kept of it."""
+def place(kept: Kept, name: str, params: Mapping[str, Array]) -> Where:
+    """An index of the array `name` of `params` for what is kept of it."""
     dims = kept.get(name, ())
     while dims and dims[-1] is None:  # copied in one piece: a kernel of a convolution
         dims = dims[:-1]

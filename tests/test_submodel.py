@@ -20,6 +20,14 @@ LIKE: Params = {
 KEPT: Kept = {"w": (np.array([1]), np.array([0, 2])), "b": (np.array([1]),)}
 
 
+def add(total: Params, part: Params, kept: Kept) -> None:
+    """A row after the other."""
+    for name, array in part.items():
+        where = submodel.place(kept, name, total)
+        for first in range(len(array)):
+            submodel.add_rows(total[name], where, first, array[first : first + 1])
+
+
 def test_take_cuts_what_is_named_and_carries_the_rest() -> None:
     part = submodel.take(LIKE, KEPT)
     assert part["w"].tolist() == [[3.0, 5.0]]
@@ -34,12 +42,12 @@ def test_shapes_are_those_of_the_part_without_its_memory() -> None:
     assert huge["w"].strides == (0, 0)
 
 
-def test_scatter_adds_and_counts_where_the_part_is_from() -> None:
+def test_a_part_is_added_and_counted_where_it_is_from() -> None:
     total = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}
     counts = {name: array.copy() for name, array in total.items()}
-    submodel.scatter(total, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)
+    add(total, {"w": np.array([[2.0, 4.0]]), "b": np.array([8.0])}, KEPT)
     submodel.count(counts, KEPT, 2.0)
-    submodel.scatter(total, {"w": np.full((2, 3), 3.0), "b": np.full(2, 3.0)}, {})
+    add(total, {"w": np.full((2, 3), 3.0), "b": np.full(2, 3.0)}, {})
     submodel.count(counts, {}, 3.0)
     assert total["w"].tolist() == [[3.0, 3.0, 3.0], [5.0, 3.0, 7.0]]
     assert counts["w"].tolist() == [[3.0, 3.0, 3.0], [5.0, 3.0, 5.0]]
@@ -55,7 +63,7 @@ def test_dimensions_that_stay_whole_come_along(dims: tuple[int, ...]) -> None:
     every = [np.arange(n) if at is None else at for at, n in zip(cut, whole["w"].shape, strict=True)]
     part, total = submodel.take(whole, {"w": tuple(cut)}), {"w": np.zeros((4, 3, 5, 2), np.float32)}
     assert np.array_equal(part["w"], whole["w"][np.ix_(*every)])
-    submodel.scatter(total, part, {"w": tuple(cut)})
+    add(total, part, {"w": tuple(cut)})
     wanted = np.zeros_like(total["w"])
     wanted[np.ix_(*every)] = part["w"]
     assert np.array_equal(total["w"], wanted)

@@ -15,7 +15,7 @@ import numpy as np
 from parslfl.codecs.layout import fingerprint, flats, others, require_arrays, require_layout, stand_in
 from parslfl.codecs.pieces import Blocks, Floats, Read, fill
 from parslfl.errors import PayloadError
-from parslfl.params import BLOCK, Array, Params, trained
+from parslfl.params import BLOCK, Array, Params, blocks, trained
 
 #: Bits of a float32: the smallest that rounds to more than fp16 holds; the smallest normal of fp16;
 #: 0.5, whose last place is fp16's smallest step.
@@ -32,6 +32,8 @@ class Fp16:
 
     rank: ClassVar[int] = 1
     biased: ClassVar[bool] = False
+    hand: ClassVar[float] = 0.0
+    share: ClassVar[float] = 0.5
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         return _shortened(delta, "<f2", _to_half)
@@ -53,6 +55,8 @@ class Bf16:
 
     rank: ClassVar[int] = 1
     biased: ClassVar[bool] = False
+    hand: ClassVar[float] = 0.0
+    share: ClassVar[float] = 0.5
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         return _shortened(delta, "<u2", _to_bf16)
@@ -81,6 +85,10 @@ def _to_half(part: Floats, out: Array) -> None:
     half = np.where(magnitude < _NORMAL, small, normal)
     half |= (words >> 16) & 0x8000
     np.copyto(out.view("<u2"), half, casting="same_kind")
+
+
+def _is_finite(part: Array) -> bool:
+    return bool((part.view("<u2") & 0x7FFF).max(initial=0) < _NOT_FINITE)
 
 
 def _from_half(part: Array, out: Floats) -> None:
@@ -128,7 +136,7 @@ def _reader(
 ) -> Read:
     require_layout(note, like)
     require_arrays(arrays, _declared(like, dtype))
-    if dtype == "<f2" and (arrays["floats"].view("<u2") & 0x7FFF).max(initial=0) >= _NOT_FINITE:
+    if dtype == "<f2" and not all(map(_is_finite, blocks(arrays["floats"]))):
         raise PayloadError("holds NaN or Inf")
     offsets = list(accumulate((array.size for array in trained(like).values()), initial=0))
     floats = arrays["floats"]

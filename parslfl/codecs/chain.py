@@ -9,9 +9,11 @@ Does not know: what any codec does.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 from parslfl.codecs.layout import fingerprint
@@ -33,6 +35,10 @@ class Stage(Protocol):
     def rank(self) -> int: ...
     @property
     def biased(self) -> bool: ...
+    @property
+    def hand(self) -> float: ...
+    @property
+    def share(self) -> float: ...
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]: ...
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params: ...
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta: ...
@@ -56,6 +62,16 @@ class Chain:
     @property
     def biased(self) -> bool:
         return any(stage.biased for stage in self.stages)
+
+    @property
+    def hand(self) -> float:
+        """What the first stage takes, and what it is given and that is made of: all at once at most."""
+        made: Iterator[float] = accumulate((stage.share for stage in self.stages[:-1]), operator.mul)
+        return sum(made, self.stages[0].hand)
+
+    @property
+    def share(self) -> float:
+        return math.prod((stage.share for stage in self.stages), start=1.0)
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         notes: list[dict[str, Any]] = []

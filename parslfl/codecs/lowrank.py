@@ -39,9 +39,14 @@ class LowRank:
     ratio: float = 0.1
     rank: ClassVar[int] = 0
     biased: ClassVar[bool] = True
+    hand: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
+
+    @property
+    def share(self) -> float:
+        return self.ratio
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         arrays, vectors = list(trained(delta).values()), flats(delta)

@@ -68,9 +68,10 @@ def pack_low(numbers: npt.NDArray[np.int64], bits: int) -> Bytes:
     return np.concatenate([np.empty(0, np.uint8), *planes])
 
 
-def unpack_low(packed: Bytes, bits: int, numbers: int) -> npt.NDArray[np.uint32]:
-    """What `pack_low` packed; `bits`: 32 at most."""
-    made = np.zeros(numbers, np.uint32)
+def unpack_low(packed: Bytes, bits: int, start: int, end: int) -> npt.NDArray[np.uint32]:
+    """What `pack_low` packed, from number `start`, a multiple of 8, to before `end`; `bits`: 32 at most."""
+    made = np.zeros(end - start, np.uint32)
     for place, plane in enumerate(packed.reshape(bits, -1) if bits else ()):
-        made |= np.unpackbits(plane, count=numbers, bitorder="little").astype(np.uint32) << np.uint32(place)
+        some = np.unpackbits(plane[start // 8 :], count=made.size, bitorder="little")
+        made |= some.astype(np.uint32) << np.uint32(place)
     return made

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from parslfl.codecs.indices import Places
 from parslfl.codecs.layout import others
 from parslfl.codecs.sparse import Gapped, Sparse, add_gapped, add_sparse
 from parslfl.params import (
@@ -38,6 +39,9 @@ Floats = npt.NDArray[np.float32]
 Read = Callable[[int, int, Floats], None]
 #: Add the same, times a weight, to the float32 numbers given instead, of any length that ends so.
 AddTo = Callable[[int, int, Floats, np.float32], None]
+#: Which places, of all trained numbers, are from a first one on below a last one: counted from the first one,
+#: increasing, and how many lie before them.
+Within = Callable[[int, int], tuple[Places, int]]
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,19 @@ class Blocks:
 
     def add(self, total: Params, weight: float) -> None:
         _add_blocks(total, [(self, weight)])
+
+
+def chosen(within: Within, values: Floats, like: Mapping[str, Array], *holds: Array) -> Blocks:
+    """An update like `like` that is zero but for `values`, the places of which `within` tells."""
+    offsets = list(accumulate((array.size for array in trained(like).values()), initial=0))
+
+    def read(index: int, start: int, out: Floats) -> None:
+        begin = offsets[index] + start
+        places, first = within(begin, begin + out.size)
+        out.fill(0)
+        out[places] = values[first : first + places.size]
+
+    return Blocks(read, math.sqrt(squared_norm({"values": values})), (values, *holds))
 
 
 def _add_blocks(total: Params, terms: Sequence[tuple[Blocks, float]], afresh: bool = False) -> None:

@@ -57,6 +57,7 @@ class Quantize:
     block: int = 256
     nearest: bool = False
     rank: ClassVar[int] = 1
+    hand: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if self.bits not in _BITS:
@@ -67,6 +68,10 @@ class Quantize:
     @property
     def biased(self) -> bool:
         return self.nearest
+
+    @property
+    def share(self) -> float:
+        return self.bits / 32 + (1 / self.block if self.block else 0)
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors = flats(delta)

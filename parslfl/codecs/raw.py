@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from parslfl.codecs.layout import require_arrays
 from parslfl.params import Params, trained
@@ -16,6 +16,9 @@ from parslfl.params import Params, trained
 @dataclass(frozen=True)
 class Raw:
     """Sends the delta's arrays unchanged."""
+
+    hand: ClassVar[float] = 0.0
+    share: ClassVar[float] = 1.0
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         return delta, {}

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from parslfl.codecs.compiled import Compiled, compiled
 from parslfl.codecs.gap_loops import COLUMNS, NUMBER
 from parslfl.codecs.indices import Gaps, Places
-from parslfl.params import Array, Joined, Params, clear, squared_norm, trained
+from parslfl.params import BLOCK, Array, Joined, Params, clear, squared_norm, trained
 from parslfl.protocols import Delta
 
 Floats = npt.NDArray[np.float32]
@@ -61,6 +61,11 @@ class Sparse:
     def norm(self) -> float:
         return _norm(self.values)
 
+    def within(self, start: int, end: int) -> tuple[Places, int]:
+        """The places from `start` on that are below `end`, less `start`, and how many lie before them."""
+        first, last = np.searchsorted(self.places, [start, end]).tolist()
+        return self.places[first:last] - start, first
+
     def add(self, total: Params, weight: float) -> None:
         if isinstance(total, Joined):
             _add_at(total.vector, self.places, self.values, weight)
@@ -69,9 +74,7 @@ class Sparse:
         edges = np.cumsum([0, *(array.size for array in arrays)])
         cuts = np.searchsorted(self.places, edges)
         for array, edge, (first, last) in zip(arrays, edges, pairwise(cuts), strict=False):
-            if first < last:
-                part = slice(first, last)
-                _add_at(array, self.places[part] - edge, self.values[part], weight)
+            _add_at(array, self.places[first:last], self.values[first:last], weight, edge)
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,6 @@ class Gapped:
 def is_sparse(delta: Delta) -> TypeGuard[Sparse | Gapped]:
     """Whether adding `delta` takes less than a pass over the sum."""
     return isinstance(delta, Sparse | Gapped)
-
-
-def scratch(delta: Delta) -> int:
-    """Bytes that numpy takes while it adds `delta`: weighted values, and places in their array."""
-    return 12 * delta.values.size if isinstance(delta, Sparse) else 0
 
 
 def add_sparse(total: Params, terms: Sequence[tuple[Sparse, float]]) -> None:
@@ -256,11 +254,16 @@ def _norm(values: Floats) -> float:
     return math.sqrt(squared_norm({"values": values}))
 
 
-def _add_at(vector: Array, places: Places, values: Floats, weight: float) -> None:
-    """`vector[places] += weight * values`, each place once."""
+def _add_at(vector: Array, places: Places, values: Floats, weight: float, start: int = 0) -> None:
+    """`vector[places - start] += weight * values`, each place once; a part at a time, for the driver holds
+    little memory."""
     # numpy's quick way is for its own dtype objects alone: those that come from a pickle are equal copies
     own, factor = np.dtype(vector.dtype.str), np.float32(weight)
-    if own == np.float32 and (loops := compiled(places.size)):
-        loops.add_at(vector, places, values, factor)
-    else:
-        np.add.at(vector.view(own), places, (values * factor).astype(own, copy=False))
+    loops = compiled(places.size) if own == np.float32 else None
+    for first in range(0, places.size, BLOCK):
+        part = slice(first, first + BLOCK)
+        at = places[part] - start if start else places[part]
+        if loops:
+            loops.add_at(vector, at, values[part], factor)
+        else:
+            np.add.at(vector.view(own), at, (values[part] * factor).astype(own, copy=False))

@@ -18,6 +18,7 @@ from parslfl.codecs import indices
 from parslfl.codecs.compiled import compiled
 from parslfl.codecs.indices import Places
 from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
+from parslfl.codecs.pieces import Blocks, chosen, fill
 from parslfl.codecs.sparse import Floats, Gapped, Sparse
 from parslfl.params import BLOCK, Array, Params, size, trained
 
@@ -38,6 +39,14 @@ class TopK:
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
 
+    @property
+    def hand(self) -> float:
+        return 3 * min(self.ratio, 1 / 8)  # places, while they are found; of more numbers, they are bits
+
+    @property
+    def share(self) -> float:
+        return self.ratio + 1 / 32
+
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors = flats(delta)
         total = sum(vector.size for vector in vectors)
@@ -48,12 +57,14 @@ class TopK:
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
         return scattered(self.open(arrays, note, like), like)
 
-    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Sparse | Gapped:
+    def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Sparse | Gapped | Blocks:
         require_layout(note, like)
         total = size(trained(like))
         require_arrays(arrays, self._declared(note, total))
         places, values = arrays["places"], arrays["values"]
-        if "shift" in note and (loops := compiled(values.size)):
+        if "shift" not in note:
+            return chosen(indices.marked(places, note, total).within, values, like, places)
+        if loops := compiled(values.size):
             return Gapped(indices.checked(places, note, total, loops), values, loops)
         return Sparse(indices.read(places, note, total), values)
 
@@ -81,8 +92,10 @@ def kept(ratio: float, total: int) -> int:
     return min(total, max(1, round(ratio * total)))
 
 
-def scattered(sparse: Sparse | Gapped, like: Params) -> Params:
+def scattered(sparse: Sparse | Gapped | Blocks, like: Params) -> Params:
     """`sparse` as arrays like the trained ones of `like`."""
+    if isinstance(sparse, Blocks):
+        return fill(sparse.read, like, {})
     made = {name: np.zeros(array.shape, array.dtype) for name, array in trained(like).items()}
     sparse.add(made, 1.0)
     return made
@@ -101,7 +114,8 @@ def largest(vectors: Sequence[Array], most: int) -> tuple[Places, Floats]:
     if len(places) <= most:
         return places, values
     chosen = _first_of_largest(np.abs(values), most)
-    return places[chosen], values[chosen]
+    places = places[chosen]  # in turn: the driver holds little memory
+    return places, values[chosen]
 
 
 def _threshold(vectors: Sequence[Array], most: int) -> np.float32:
@@ -118,9 +132,13 @@ def _threshold(vectors: Sequence[Array], most: int) -> np.float32:
 
 def _above(vectors: Sequence[Array], threshold: np.float32) -> tuple[Places, Floats]:
     """The numbers whose magnitude is above `threshold`."""
-    found = list(_blocks_above(vectors, threshold))
-    places = np.concatenate([np.empty(0, np.int64), *(places for places, _ in found)])
-    return places, np.concatenate([np.empty(0, np.float32), *(values for _, values in found)])
+    found, chosen = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    for where, numbers in _blocks_above(vectors, threshold):
+        found.append(where)
+        chosen.append(numbers)
+    places = np.concatenate(found)
+    found.clear()
+    return places, np.concatenate(chosen)
 
 
 def _blocks_above(vectors: Sequence[Array], threshold: np.float32) -> Iterator[tuple[Places, Floats]]:

@@ -27,6 +27,8 @@ class Zstd:
     level: int = 0
     rank: ClassVar[int] = 2
     biased: ClassVar[bool] = False
+    hand: ClassVar[float] = 1.0
+    share: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= _LEVELS:

@@ -35,6 +35,8 @@ from parslfl.protocols import Codec, Strategy, Transport, needs_all
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
 #: the machine: the order of summation, and so the result's bits, depends on it.
 _LANES = 2
+#: What a round's sums, what waits and the updates in hand may take together, in bytes of the model.
+_MODELS = 3
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
 #: Those that wait are added once they hold more than one part in so many of what the model takes. In a lane
@@ -79,11 +81,30 @@ class Folding:
 
     @cached_property
     def lanes(self) -> int:
-        """Chains of merges; one where each would hold two models, since together they are to hold two."""
+        """Chains of merges: one where more would take too much memory."""
+        return _LANES if _LANES * (self._sums + self._hand) <= _MODELS else 1
+
+    @cached_property
+    def room(self) -> float:
+        """What may wait in a lane while an update is opened, in bytes of the model."""
+        return _MODELS / self.lanes - self._sums - self._hand
+
+    @cached_property
+    def _sums(self) -> int:
+        """What a lane's sums take, in models: one for each of the strategy's scales, and one that counts."""
         width = 1
         with contextlib.suppress(PayloadError, RunError):  # of a made-up update: real ones will tell
             width = likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
-        return 1 if self.in_parts or width > 1 else _LANES
+        return width + self.in_parts
+
+    @cached_property
+    def _hand(self) -> float:
+        """What an update takes at most while it is opened and added, in bytes of the model."""
+        return max((self._in_hand(*one) for one in self.codecs.items()), default=0.0)
+
+    def _in_hand(self, client: Client, codec: Codec) -> float:
+        fetched = getattr(self.transports[client.site], "fetches", False)
+        return getattr(codec, "hand", 1.0) + (getattr(codec, "share", 1.0) if fetched else 0.0)
 
     @cached_property
     def in_parts(self) -> bool:
@@ -112,7 +133,7 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
         begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
-        if _are_many(folding.desk, lane):
+        if _are_many(folding.desk, lane) or _memory(folding.desk, lane) > folding.room:
             _add(folding, lane)
         with _turn if _is_short(folding, outcome) else _at_once:
             note = _fold(folding, lane, note, outcome)
@@ -193,9 +214,7 @@ def _take(folding: Folding, lane: int, update: Update, transport: Transport) -> 
     patient = sparse.is_sparse(delta) and not any(map(is_mapped, delta.holds))
     if patient:
         update = without_bytes(update)
-    desk.waiting[lane].append(
-        Waiting(update, delta, weights, private(delta) + sparse.scratch(delta), patient)
-    )
+    desk.waiting[lane].append(Waiting(update, delta, weights, private(delta), patient))
     return evidence, weight
 
 
@@ -206,10 +225,14 @@ def _are_many(desk: Desk, lane: int) -> bool:
 
 
 def _are_heavy(desk: Desk, lane: int) -> bool:
-    """Whether those that wait hold memory that counts, which mapped files are not in."""
-    waiting = desk.waiting.get(lane, ())
-    share = _FIRST_SHARE if _are_light(waiting) and not desk.has_sums(lane) else SHARE
-    return sum(one.memory for one in waiting) > nbytes(desk.like) / share
+    """Whether those that wait hold memory that counts."""
+    first = _are_light(desk.waiting.get(lane, ())) and not desk.has_sums(lane)
+    return _memory(desk, lane) > 1 / (_FIRST_SHARE if first else SHARE)
+
+
+def _memory(desk: Desk, lane: int) -> float:
+    """What those that wait hold, in bytes of the model; mapped files do not count."""
+    return sum(one.memory for one in desk.waiting.get(lane, ())) / max(1, nbytes(desk.like))
 
 
 def _are_light(waiting: Sequence[Waiting]) -> bool:

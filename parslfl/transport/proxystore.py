@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
@@ -38,6 +38,7 @@ class ProxyStore:
 
     connector: str
     options: str = "{}"
+    fetches: ClassVar[bool] = True
 
     def put(self, name: str, buffers: Sequence[Buffer], checksum: str) -> Ref:
         data = b"".join(buffers)

@@ -121,4 +121,5 @@ def test_low_bits_come_back(bits: int) -> None:
     numbers = np.arange(0, 100_000, 997)
     packed = pack_low(numbers, bits)
     assert packed.size == bits * -(-numbers.size // 8)
-    assert unpack_low(packed, bits, numbers.size).tolist() == (numbers % 2**bits).tolist()
+    assert unpack_low(packed, bits, 0, numbers.size).tolist() == (numbers % 2**bits).tolist()
+    assert unpack_low(packed, bits, 16, 90).tolist() == (numbers % 2**bits)[16:90].tolist()

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parslfl.codecs import indices
-from parslfl.codecs.randomk import RandomK, drawn
+from parslfl.codecs.pieces import Blocks
+from parslfl.codecs.randomk import RandomK, Strata
+from parslfl.codecs.sparse import Sparse
 from parslfl.codecs.topk import TopK, largest
 from parslfl.errors import PayloadError
 from parslfl.params import BLOCK, Params
@@ -88,7 +90,8 @@ def test_each_place_is_as_likely_as_any_other() -> None:
     """11 places in 3 strata of 3, 4 and 4: a place is drawn with the chance 1/3 or 1/4."""
     hits = np.zeros(11)
     for seed in range(3000):
-        places, widths = drawn(seed, 3, 11)
+        strata = Strata(3, 11)
+        places, widths = strata.drawn(seed), np.diff(strata.edges(0, 3))
         assert widths.tolist() == [3, 4, 4]
         assert (np.diff(places) > 0).all()
         hits[places] += 1
@@ -117,6 +120,42 @@ def test_places_take_few_bits_before_any_entropy_coder(kept: float, most_bits: f
     data, note = indices.write(places, 1_000_000)
     assert 8 * len(data) / len(places) < most_bits
     assert ("shift" in note) == (kept < 0.125)
+    assert np.array_equal(indices.read(data, note, 1_000_000), places)
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, BLOCK - 3, BLOCK, 2 * BLOCK + 77])
+def test_marked_places_of_a_range(first: int) -> None:
+    size = 3 * BLOCK + 1001
+    places = np.flatnonzero(np.random.default_rng(0).random(size) < 0.3)
+    bits = indices.marked(*indices.write(places, size), size)
+    for last in (first, first + 1, first + 9, first + BLOCK, size):
+        found, before = bits.within(first, last)
+        assert before == np.count_nonzero(places < first)
+        assert np.array_equal(found, places[(places >= first) & (places < last)] - first)
+
+
+@pytest.mark.parametrize("ratio", [0.13, 0.3, 0.8, 1.0])
+@pytest.mark.parametrize("kind", [TopK, RandomK])
+def test_updates_of_many_numbers_are_added_as_those_of_few(kind: type[TopK | RandomK], ratio: float) -> None:
+    """Bit for bit, though in another way: arrays of any length, sums of any dtype."""
+    rng = np.random.default_rng(1)
+    sizes = {"a": 2 * BLOCK + 5, "b": 1, "c": 0, "d": BLOCK - 3, "e": 40_001}
+    delta: Params = {name: rng.standard_normal(size, np.float32) for name, size in sizes.items()}
+    codec, total = kind(ratio), sum(sizes.values())
+    arrays, note = codec.encode(delta, 7)
+    places = (
+        indices.read(arrays["places"], note, total)
+        if "places" in arrays
+        else Strata(arrays["values"].size, total).drawn(7)
+    )
+    opened, wanted = codec.open(arrays, note, delta), Sparse(places, arrays["values"])
+    assert isinstance(opened, Blocks)
+    assert opened.norm() == wanted.norm()
+    for dtype in (np.float32, np.float64):
+        sums = [{name: np.ones(size, dtype) for name, size in sizes.items()} for _ in range(2)]
+        opened.add(sums[0], 0.3)
+        wanted.add(sums[1], 0.3)
+        assert [a.tobytes() for a in sums[0].values()] == [a.tobytes() for a in sums[1].values()]
 
 
 def test_gaps_are_written_as_documented() -> None:

@@ -256,7 +256,7 @@ def test_files_go_when_they_are_mapped_no_more(tmp_path: Path, codec: Codec) -> 
 def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
     """They are held in memory of their own: less than two fifths of what the model takes, or a quarter where
     the lane has a sum."""
-    clients = [Client(index, "here") for index in range(8)]
+    clients = [Client(index, "here") for index in range(14)]
     model: Params = {"w": np.zeros(10_000, np.float32)}
     job = replace(folding(clients), desk=Desk(like=model), codecs=dict.fromkeys(clients, TopK(0.02)))
     packed = wire.pack(*TopK(0.02).encode({"w": np.arange(10_000, dtype=np.float32)}, 0))
@@ -267,7 +267,8 @@ def test_sparse_updates_do_not_wait_in_more_memory_than_counts() -> None:
         for number, one in enumerate(updates):
             merge_on(job, 0, Merged() if number else None, one)
             waiting.append(len(job.desk.waiting[0]))
-        assert waiting == [1, 2, 3, 0, 1, 2, 0, 1]  # each is 200 x 2 x (4 + 8) bytes of 40,000
+        # each is 200 x (4 + 8) bytes of 40,000
+        assert waiting == [1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 0, 1, 2]
 
 
 def test_what_waits_cannot_be_changed_in_its_file(tmp_path: Path) -> None:
@@ -300,13 +301,14 @@ def test_mapped_updates_wait_for_no_other_merge(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_waited_in_a_round_that_was_given_up_is_not_in_the_next(tmp_path: Path) -> None:
-    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, TopK(1.0)))
-    packed = wire.pack(*TopK(1.0).encode({"w": np.ones(3, np.float32)}, 0))
+    job = replace(folding(), codecs=dict.fromkeys(CLIENTS, TopK(0.02)))
+    packed = wire.pack(*TopK(0.02).encode({"w": np.ones(100, np.float32)}, 0))
     one = replace(update(CLIENTS[0], 1), ref=Inline().put("", packed.buffers, packed.checksum))
-    job.desk.like = {"w": np.zeros(3, np.float32)}
+    job.desk.like = {"w": np.zeros(100, np.float32)}
     merge_on(job, 0, None, one)
+    assert len(job.desk.waiting[0]) == 1
     merge(job, 0, None, one)
-    assert job.desk.sums(0, 0)["w"].tolist() == [1, 1, 1]
+    assert job.desk.sums(0, 0)["w"].tolist() == [1, 1, *[0] * 98]
 
 
 def failure(client: Client) -> Failure:
