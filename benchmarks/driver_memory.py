@@ -2,7 +2,7 @@
 
     python benchmarks/driver_memory.py
 
-With strategies that keep state, with parts of the model, with updates of top-k and with a downlink codec, in
+With strategies that keep state, with parts of the model, with updates of codecs and with a downlink codec, in
 turn. Seconds are the least of five turns; MB is what the process's own memory (not mapped files) grows by at
 its peak, and how many models of 44.7 MB that is. All memory is new in each round.
 
@@ -23,8 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from parslfl.codecs import compiled, wire
+from parslfl.codecs.chain import Chain
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.topk import TopK
+from parslfl.codecs.zstd import Zstd
 from parslfl.downlink import Outgoing
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
@@ -41,22 +43,24 @@ from parslfl.transport.buffers import POOL
 
 #: A matrix of about as many numbers, half of whose rows and columns a part of it has.
 SIDE = 3344
-TOPK = TopK(0.01)
+CODECS: tuple[Codec, ...] = TopK(0.01), Chain((TopK(0.3), Zstd())), Zstd()
 
 
 def rounds(folder: Path, updates: list[Update]) -> Table:
     """What whole rounds take."""
     made = Table(f"rounds of {DIFFERENT} updates", "s", "x the first", "MB", "models")
     size, parts = 4 * SCALARS / 1e6, _parts(folder / "parts")
-    sparse = written(folder / "topk", TOPK)
+    sparse, heavy, packed = (written(folder / str(number), codec) for number, codec in enumerate(CODECS))
     compared = {
         "fedavg": _round(folder, updates, FedAvg()),
         "fedavgm": _round(folder, updates, FedAvgM()),
         "fedadam": _round(folder, updates, FedAdam()),
         "scaffold": _round(folder, updates, Scaffold()),
         "federated dropout, half": _round(folder / "parts", parts, FedAvg(), keep=0.5),
-        "fedavg, topk:ratio=0.01": _round(folder / "topk", sparse, FedAvg(), codec=TOPK),
-        "fedadam, topk:ratio=0.01": _round(folder / "topk", sparse, FedAdam(), codec=TOPK),
+        "fedavg, topk:ratio=0.01": _round(folder / "0", sparse, FedAvg(), codec=CODECS[0]),
+        "fedadam, topk:ratio=0.01": _round(folder / "0", sparse, FedAdam(), codec=CODECS[0]),
+        "fedavg, topk:ratio=0.3+zstd": _round(folder / "1", heavy, FedAvg(), codec=CODECS[1]),
+        "fedavg, zstd": _round(folder / "2", packed, FedAvg(), codec=CODECS[2]),
         "downlink int8": _round(folder, updates, FedAvg(), downlink=Quantize(8)),
         "downlink topk:ratio=0.05": _round(folder, updates, FedAvg(), downlink=TopK(0.05)),
     }
