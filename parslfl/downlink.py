@@ -81,9 +81,12 @@ def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     note = {**note, _CARRIED: list(changed)} if changed else note
     out.path.parent.mkdir(exist_ok=True)
     difference = write(out.path, arrays, note=note)
+    biased = getattr(out.codec, "biased", False)
+    if not biased:
+        del step
     model = _copied(old)
     advance(model, arrays, note, out.codec)
-    if not getattr(out.codec, "biased", False):
+    if not biased:
         return Taken(model, difference)
     own, told = _apart(arrays, note)[:2]
     opened(out.codec, own, told, trained(old)).add(step, -1.0)

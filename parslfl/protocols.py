@@ -28,7 +28,7 @@ from parslfl.learning import (
     Trained,
     Visit,
 )
-from parslfl.params import Params
+from parslfl.params import Params, nbytes, trained
 from parslfl.stack import Stack
 
 Buffer = bytes | memoryview
@@ -122,9 +122,10 @@ class Codec(Protocol):
     updates are opened so quickly that this is mostly Python's work has an attribute `brief` that is true:
     they are opened one at a time.
 
-    `hand` (1, if it has none): memory that opening an update and adding it takes at most, beside the bytes
-    that came and pieces of a constant size; `share` (1): what it writes at most. Both are of the model's
-    bytes, and follow from settings alone: how sums are made, and so their bits, depends on them.
+    It may say what memory its updates take (`in_hand`, `at_most`) by two methods: `hand(like)`, the bytes
+    that opening one and adding it takes at most, beside the bytes that came and pieces of a constant size,
+    and `most(like)`, stand-ins for the largest arrays that `encode` makes. Both follow from the settings and
+    from shapes and dtypes: how sums are made, and so their bits, depends on them.
     """
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
@@ -248,6 +249,18 @@ def needs_all(strategy: Strategy) -> TypeGuard[NeedsAll]:
 def caution(strategy: Strategy, updates: int) -> str:
     """What a strategy does not hold with so few updates a round: "" where it has nothing to say."""
     return str(getattr(strategy, "caution", lambda _: "")(updates) or "")
+
+
+def in_hand(codec: object, like: Params) -> float:
+    """Bytes of memory that opening and adding an update of `codec` takes at most, for a model like `like`."""
+    found = getattr(codec, "hand", None)
+    return float(found(trained(like))) if found else float(nbytes(trained(like)))
+
+
+def at_most(codec: object, like: Params) -> float:
+    """Bytes of the largest update that `codec` makes."""
+    found = getattr(codec, "most", trained)
+    return float(nbytes(found(trained(like))))
 
 
 def shares(strategy: object) -> bool:

@@ -32,8 +32,6 @@ class Fp16:
 
     rank: ClassVar[int] = 1
     biased: ClassVar[bool] = False
-    hand: ClassVar[float] = 0.0
-    share: ClassVar[float] = 0.5
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         return _shortened(delta, "<f2", _to_half)
@@ -48,6 +46,12 @@ class Fp16:
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return _declared(like, "<f2")
 
+    def hand(self, like: Params) -> int:
+        return 0
+
+    def most(self, like: Params) -> Params:
+        return _declared(like, "<f2")
+
 
 @dataclass(frozen=True)
 class Bf16:
@@ -55,8 +59,6 @@ class Bf16:
 
     rank: ClassVar[int] = 1
     biased: ClassVar[bool] = False
-    hand: ClassVar[float] = 0.0
-    share: ClassVar[float] = 0.5
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         return _shortened(delta, "<u2", _to_bf16)
@@ -69,6 +71,12 @@ class Bf16:
         return Blocks.of(read, like, arrays["floats"])
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
+        return _declared(like, "<u2")
+
+    def hand(self, like: Params) -> int:
+        return 0
+
+    def most(self, like: Params) -> Params:
         return _declared(like, "<u2")
 
 

@@ -9,16 +9,15 @@ Does not know: what any codec does.
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
 from parslfl.codecs.layout import fingerprint
 from parslfl.errors import PayloadError
-from parslfl.params import Params
+from parslfl.params import Params, nbytes
 from parslfl.protocols import Delta
 from parslfl.seeding import derive
 
@@ -35,14 +34,12 @@ class Stage(Protocol):
     def rank(self) -> int: ...
     @property
     def biased(self) -> bool: ...
-    @property
-    def hand(self) -> float: ...
-    @property
-    def share(self) -> float: ...
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]: ...
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params: ...
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta: ...
     def declared(self, note: Mapping[str, Any], like: Params) -> Params: ...
+    def hand(self, like: Params) -> int: ...
+    def most(self, like: Params) -> Params: ...
 
 
 @dataclass(frozen=True)
@@ -63,16 +60,6 @@ class Chain:
     def biased(self) -> bool:
         return any(stage.biased for stage in self.stages)
 
-    @property
-    def hand(self) -> float:
-        """What the first stage takes, and what it is given and that is made of: all at once at most."""
-        made: Iterator[float] = accumulate((stage.share for stage in self.stages[:-1]), operator.mul)
-        return sum(made, self.stages[0].hand)
-
-    @property
-    def share(self) -> float:
-        return math.prod((stage.share for stage in self.stages), start=1.0)
-
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         notes: list[dict[str, Any]] = []
         arrays = delta
@@ -88,6 +75,14 @@ class Chain:
     def open(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta:
         first, told = self._unwound(arrays, note, like)
         return self.stages[0].open(first, told, like)
+
+    def hand(self, like: Params) -> int:
+        """What the first stage takes, what that is given, and what it is made of: all at once at most."""
+        _, *made = accumulate(self.stages[:-1], lambda given, stage: stage.most(given), initial=like)
+        return self.stages[0].hand(like) + sum(map(nbytes, made))
+
+    def most(self, like: Params) -> Params:
+        return reduce(lambda given, stage: stage.most(given), self.stages, like)
 
     def _unwound(
         self, arrays: Params, note: Mapping[str, Any], like: Params

@@ -21,7 +21,7 @@ from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, req
 from parslfl.codecs.pieces import Blocks, Floats, Read, fill
 from parslfl.codecs.topk import require_ratio
 from parslfl.errors import PayloadError
-from parslfl.params import Array, Params, size, trained
+from parslfl.params import BLOCK, Array, Params, size, trained
 from parslfl.seeding import generator
 
 #: Matrices whose shorter side is at most this are not sketched.
@@ -39,14 +39,9 @@ class LowRank:
     ratio: float = 0.1
     rank: ClassVar[int] = 0
     biased: ClassVar[bool] = True
-    hand: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
-
-    @property
-    def share(self) -> float:
-        return self.ratio
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         arrays, vectors = list(trained(delta).values()), flats(delta)
@@ -78,9 +73,21 @@ class LowRank:
         places = _Places.of(like)
         ranks = _ranks(note, places)
         cost = sum(ranks[index] * sum(shape) for index, shape in places.matrices.items())
-        if cost > max(self._budget(like), places.widest()):
+        if cost > self._most(like):
             raise PayloadError(f"holds ranks that make {cost} numbers, more than its ratio allows")
         return {"values": stand_in("<f4", places.vectors + cost)}
+
+    def hand(self, like: Params) -> int:
+        """The rows that a block lies in, and that as one piece, where they are longer than blocks."""
+        widest = max((columns for _, columns in _Places.of(like).matrices.values()), default=0)
+        return 12 * widest if widest > BLOCK else 0
+
+    def most(self, like: Params) -> Params:
+        return {"values": stand_in("<f4", _Places.of(like).vectors + self._most(like))}
+
+    def _most(self, like: Params) -> int:
+        """How many numbers its components have at most."""
+        return max(self._budget(like), _Places.of(like).widest())
 
     def _reader(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Read:
         require_layout(note, like)

@@ -57,7 +57,6 @@ class Quantize:
     block: int = 256
     nearest: bool = False
     rank: ClassVar[int] = 1
-    hand: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         if self.bits not in _BITS:
@@ -68,10 +67,6 @@ class Quantize:
     @property
     def biased(self) -> bool:
         return self.nearest
-
-    @property
-    def share(self) -> float:
-        return self.bits / 32 + (1 / self.block if self.block else 0)
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors = flats(delta)
@@ -114,6 +109,12 @@ class Quantize:
         codes = sum(packed_size(size, self.bits) for size in sizes)
         steps = sum(_steps(size, self.block) for size in sizes)
         return {"codes": stand_in("u1", codes), "steps": stand_in("<f4", steps), **others(like)}
+
+    def hand(self, like: Params) -> int:
+        return 0
+
+    def most(self, like: Params) -> Params:
+        return self.declared({}, like)
 
     @property
     def _levels(self) -> int:

@@ -42,14 +42,6 @@ class RandomK:
         require_ratio(self.ratio)
 
     @property
-    def hand(self) -> float:
-        return 2 * min(self.ratio, 1 / _NARROW)  # places; of more numbers, a byte for each
-
-    @property
-    def share(self) -> float:
-        return self.ratio
-
-    @property
     def biased(self) -> bool:
         return not self.unbiased
 
@@ -71,13 +63,26 @@ class RandomK:
         require_arrays(arrays, wanted)
         values, seed = arrays["values"], count(note, "seed", 2**63 - 1)
         strata = Strata(wanted["values"].size, size(trained(like)))
-        if strata.number * _NARROW < strata.total:
+        if _are_few(strata.number, strata.total):
             return Sparse(strata.drawn(seed), values)
         near = Near(strata, strata.steps(seed))
         return chosen(near.within, values, like, near.steps)
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return {"values": stand_in("<f4", kept(self.ratio, size(trained(like))))}
+
+    def hand(self, like: Params) -> int:
+        """Eight bytes a place; of many, one."""
+        total = size(trained(like))
+        number = kept(self.ratio, total)
+        return 8 * number if _are_few(number, total) else number
+
+    def most(self, like: Params) -> Params:
+        return self.declared({}, like)
+
+
+def _are_few(number: int, total: int) -> bool:
+    return number * _NARROW < total
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from parslfl.codecs.layout import require_arrays
 from parslfl.params import Params, trained
@@ -17,9 +17,6 @@ from parslfl.params import Params, trained
 class Raw:
     """Sends the delta's arrays unchanged."""
 
-    hand: ClassVar[float] = 0.0
-    share: ClassVar[float] = 1.0
-
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         return delta, {}
 
@@ -27,3 +24,6 @@ class Raw:
         wanted = trained(like)
         require_arrays(arrays, wanted)
         return {name: arrays[name] for name in wanted}
+
+    def hand(self, like: Params) -> int:
+        return 0

@@ -18,6 +18,7 @@ from parslfl.codecs import indices
 from parslfl.codecs.compiled import compiled
 from parslfl.codecs.indices import Places
 from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
+from parslfl.codecs.packing import packed_size
 from parslfl.codecs.pieces import Blocks, chosen, fill
 from parslfl.codecs.sparse import Floats, Gapped, Sparse
 from parslfl.params import BLOCK, Array, Params, size, trained
@@ -38,14 +39,6 @@ class TopK:
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
-
-    @property
-    def hand(self) -> float:
-        return 3 * min(self.ratio, 1 / 8)  # places, while they are found; of more numbers, they are bits
-
-    @property
-    def share(self) -> float:
-        return self.ratio + 1 / 32
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors = flats(delta)
@@ -70,6 +63,18 @@ class TopK:
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         return self._declared(note, size(trained(like)))
+
+    def hand(self, like: Params) -> int:
+        """Eight bytes a place and four to find it: of more places than bytes of bits, these are read."""
+        total = size(trained(like))
+        return 12 * min(kept(self.ratio, total), packed_size(total, 1))
+
+    def most(self, like: Params) -> Params:
+        total = size(trained(like))
+        return {
+            "values": stand_in("<f4", kept(self.ratio, total)),
+            "places": stand_in("u1", packed_size(total, 1)),
+        }
 
     def _declared(self, note: Mapping[str, Any], total: int) -> Params:
         count(note, "kept", kept(self.ratio, total))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from parslfl.codecs.layout import fingerprint, require_layout
+from parslfl.codecs.layout import fingerprint, require_layout, stand_in
 from parslfl.codecs.pieces import Dense
 from parslfl.errors import PayloadError
 from parslfl.params import Array, Params, nbytes
@@ -27,8 +27,6 @@ class Zstd:
     level: int = 0
     rank: ClassVar[int] = 2
     biased: ClassVar[bool] = False
-    hand: ClassVar[float] = 1.0
-    share: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= _LEVELS:
@@ -57,6 +55,12 @@ class Zstd:
 
     def declared(self, note: Mapping[str, Any], like: Params) -> Params:
         raise AssertionError("nothing comes after zstd")
+
+    def hand(self, like: Params) -> int:
+        return nbytes(like)
+
+    def most(self, like: Params) -> Params:
+        return {"zstd": stand_in("u1", nbytes(like))}
 
 
 def _bytes(array: Array) -> Array:

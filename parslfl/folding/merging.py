@@ -29,13 +29,13 @@ from parslfl.folding.receiving import came, discard, open_update, read_update
 from parslfl.folding.weighing import likely_width, scales_of, worth
 from parslfl.learning import Evidence, LocalWork
 from parslfl.messages import Client, Failure, Outcome, SitePartial, Update
-from parslfl.params import is_mapped, nbytes
-from parslfl.protocols import Codec, Strategy, Transport, needs_all
+from parslfl.params import is_mapped, nbytes, trained, wide
+from parslfl.protocols import Codec, Strategy, Transport, at_most, in_hand, needs_all
 
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
 #: the machine: the order of summation, and so the result's bits, depends on it.
 _LANES = 2
-#: What a round's sums, what waits and the updates in hand may take together, in bytes of the model.
+#: What a round's sums, what waits and the updates in hand may take together, in models.
 _MODELS = 3
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
@@ -81,30 +81,34 @@ class Folding:
 
     @cached_property
     def lanes(self) -> int:
-        """Chains of merges: one where more would take too much memory."""
-        return _LANES if _LANES * (self._sums + self._hand) <= _MODELS else 1
+        """Chains of merges: one where more could take too much memory."""
+        return _LANES if _LANES * (self._sums + self._hand) <= _MODELS * nbytes(self.desk.like) else 1
 
     @cached_property
     def room(self) -> float:
-        """What may wait in a lane while an update is opened, in bytes of the model."""
-        return _MODELS / self.lanes - self._sums - self._hand
+        """Bytes that may wait in a lane while an update is opened."""
+        return _MODELS * nbytes(self.desk.like) / self.lanes - self._sums - self._hand
 
     @cached_property
     def _sums(self) -> int:
-        """What a lane's sums take, in models: one for each of the strategy's scales, and one that counts."""
+        """Bytes of a lane's sums: for each of the strategy's scales, and those that count."""
+        if needs_all(self.strategy):
+            return 0
         width = 1
         with contextlib.suppress(PayloadError, RunError):  # of a made-up update: real ones will tell
             width = likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
-        return width + self.in_parts
+        return (width + self.in_parts) * nbytes(wide(self.desk.like))
 
     @cached_property
     def _hand(self) -> float:
-        """What an update takes at most while it is opened and added, in bytes of the model."""
-        return max((self._in_hand(*one) for one in self.codecs.items()), default=0.0)
+        """Bytes that an update takes at most while it is opened and added, or made dense where it is held."""
+        kinds = {(id(codec), client.site): codec for client, codec in self.codecs.items()}
+        return max((self._in_hand(codec, site) for (_, site), codec in kinds.items()), default=0.0)
 
-    def _in_hand(self, client: Client, codec: Codec) -> float:
-        fetched = getattr(self.transports[client.site], "fetches", False)
-        return getattr(codec, "hand", 1.0) + (getattr(codec, "share", 1.0) if fetched else 0.0)
+    def _in_hand(self, codec: Codec, site: str) -> float:
+        like, fetched = self.desk.like, getattr(self.transports[site], "fetches", False)
+        dense = nbytes(trained(like)) if needs_all(self.strategy) else 0
+        return in_hand(codec, like) + dense + (at_most(codec, like) if fetched else 0)
 
     @cached_property
     def in_parts(self) -> bool:
@@ -129,7 +133,7 @@ def merge_on(folding: Folding, lane: int, before: Merged | None, *outcomes: Outc
     Not those that are mapped: others can write to the files, and the longer what was checked lies there, the
     more can happen to it.
     """
-    if before is None and not needs_all(folding.strategy):
+    if before is None:
         begin(folding, lane)
     note = before or Merged()
     for outcome in outcomes:
@@ -154,9 +158,12 @@ def _is_short(folding: Folding, outcome: Outcome) -> bool:
 
 
 def begin(folding: Folding, lane: int) -> None:
-    """Nothing is in `lane`; where it will be the only one, the others' memory is given back."""
+    """Nothing is in `lane`; where it will be the only one, the others' memory is given back, and all where
+    none is needed yet."""
     folding.desk.clear(lane)
-    if lane == 0 and folding.lanes == 1:
+    if needs_all(folding.strategy):
+        folding.desk.totals.clear()
+    elif lane == 0 and folding.lanes == 1:
         folding.desk.keep_first_lane()
 
 
@@ -227,12 +234,12 @@ def _are_many(desk: Desk, lane: int) -> bool:
 def _are_heavy(desk: Desk, lane: int) -> bool:
     """Whether those that wait hold memory that counts."""
     first = _are_light(desk.waiting.get(lane, ())) and not desk.has_sums(lane)
-    return _memory(desk, lane) > 1 / (_FIRST_SHARE if first else SHARE)
+    return _memory(desk, lane) > nbytes(desk.like) / (_FIRST_SHARE if first else SHARE)
 
 
 def _memory(desk: Desk, lane: int) -> float:
-    """What those that wait hold, in bytes of the model; mapped files do not count."""
-    return sum(one.memory for one in desk.waiting.get(lane, ())) / max(1, nbytes(desk.like))
+    """Bytes that those that wait hold; mapped files do not count."""
+    return sum(one.memory for one in desk.waiting.get(lane, ()))
 
 
 def _are_light(waiting: Sequence[Waiting]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from parslfl.codecs import wire
+from parslfl.codecs.layout import stand_in
 from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
 from parslfl.folding.desk import Desk
@@ -25,7 +26,7 @@ from parslfl.learning import Evidence
 from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SitePartial, Update, partial_name
 from parslfl.params import Params, fold, squared_norm, wide
 from parslfl.protocols import Buffer, Strategy, Transport
-from parslfl.tasks import read_model
+from parslfl.tasks import receive
 
 #: A sum is at most as long as its terms together, and a little more where these were rounded.
 _ROUNDING = 1.01
@@ -73,13 +74,21 @@ class _Lasting:
 def merge_site(task: MergeTask, *outcomes: Outcome) -> Partial:
     """Add up the updates among `outcomes`, which are in cohort order, on one of the site's workers."""
     started = time.monotonic()
-    desk = Desk(like=read_model(task.transport, task.start))
+    desk = Desk(like=_shapes(task.transport, task.start))
     reading = {task.site: _Lasting(task.transport)}
     folding = Folding(task.strategy, task.codecs, reading, desk, started, task.works, len(task.works))
     merged = merge(folding, 0, None, *outcomes)
     sums = [desk.sums(0, scale) for scale in range(width(merged, task.strategy))]
     partial = stored(task.site, task.round, merged, sums, task.transport)
     return replace(partial, seconds=time.monotonic() - started)
+
+
+def _shapes(transport: Transport, ref: Ref) -> Params:
+    """Arrays like the global model's, without its memory: where that is the worker's own, it is given back."""
+    model = receive(transport, ref).params
+    found = {name: stand_in(array.dtype, *array.shape) for name, array in model.items()}
+    receive.cache_clear()
+    return found
 
 
 def width(merged: Merged, strategy: Strategy) -> int:

@@ -134,6 +134,14 @@ def test_marked_places_of_a_range(first: int) -> None:
         assert np.array_equal(found, places[(places >= first) & (places < last)] - first)
 
 
+@pytest.mark.parametrize("bit", [1, 7])
+def test_marks_beyond_the_model_are_refused(bit: int) -> None:
+    data, note = indices.write(np.arange(0, 1001, 2), 1001)
+    data[-1] ^= 1 | 1 << bit  # as many as before
+    with pytest.raises(PayloadError, match="increasing numbers below 1001"):
+        indices.marked(data, note, 1001)
+
+
 @pytest.mark.parametrize("ratio", [0.13, 0.3, 0.8, 1.0])
 @pytest.mark.parametrize("kind", [TopK, RandomK])
 def test_updates_of_many_numbers_are_added_as_those_of_few(kind: type[TopK | RandomK], ratio: float) -> None:
