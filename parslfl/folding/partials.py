@@ -84,7 +84,7 @@ def merge_site(task: MergeTask, *outcomes: Outcome) -> Partial:
 
 
 def _shapes(transport: Transport, ref: Ref) -> Params:
-    """Arrays like the global model's, without its memory: where that is the worker's own, it is given back."""
+    """Arrays like the global model's; where that is in the worker's own memory, it is given back."""
     model = receive(transport, ref).params
     found = {name: stand_in(array.dtype, *array.shape) for name, array in model.items()}
     receive.cache_clear()
