@@ -35,8 +35,9 @@ from parslfl.protocols import Codec, Strategy, Transport, at_most, in_hand, need
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
 #: the machine: the order of summation, and so the result's bits, depends on it.
 _LANES = 2
-#: What a round's sums, what waits and the updates in hand may take together, in models.
-_MODELS = 3
+#: What a round's sums, what waits and the updates in hand may take together, in models: of three, pieces of
+#: a few megabytes have the rest.
+_MODELS = 2.85
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
 #: Those that wait are added once they hold more than one part in so many of what the model takes. In a lane
@@ -82,12 +83,16 @@ class Folding:
     @cached_property
     def lanes(self) -> int:
         """Chains of merges: one where more could take too much memory."""
-        return _LANES if _LANES * (self._sums + self._hand) <= _MODELS * nbytes(self.desk.like) else 1
+        return _LANES if _LANES * (self._sums + self._hand) <= self._budget else 1
 
     @cached_property
     def room(self) -> float:
         """Bytes that may wait in a lane while an update is opened."""
-        return _MODELS * nbytes(self.desk.like) / self.lanes - self._sums - self._hand
+        return self._budget / self.lanes - self._sums - self._hand
+
+    @property
+    def _budget(self) -> float:
+        return _MODELS * nbytes(trained(self.desk.like))
 
     @cached_property
     def _sums(self) -> int:

@@ -243,7 +243,7 @@ def test_what_a_codec_says_that_an_update_takes(
     assert in_hand(codec, like) / nbytes(like) == pytest.approx(wanted, abs=0.001)
     assert at_most(codec, like) >= ref.size - (1 << 10)
     assert peak < wanted * nbytes(like) + min(ref.size, COPIED) + _PIECES
-    assert _job(tmp_path, like, CLIENTS, codec).lanes == (1 if wanted > 0.5 else 2)
+    assert _job(tmp_path, like, CLIENTS, codec).lanes == (1 if wanted > 0.425 else 2)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_three_models_with_two_threads(tmp_path: Path, codec: Codec) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * nbytes(like) + 2 * _PIECES
+    assert peak < 3 * nbytes(like) + _SCRATCH
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ def test_three_models_where_updates_are_held(tmp_path: Path, codec: Codec) -> No
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 3 * nbytes(like) + 2 * _PIECES
+    assert peak < 3 * nbytes(like) + _SCRATCH
 
 
 def test_a_site_that_merges_holds_three_models(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_site_that_merges_holds_three_models(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert len(partial.merged.updates) == len(CLIENTS)
-    assert peak < 3 * nbytes(like) + 2 * _PIECES
+    assert peak < 3 * nbytes(like) + _SCRATCH
 
 
 @dataclass(frozen=True)
@@ -345,8 +345,13 @@ def test_sums_of_half_precision_take_two_models_each(tmp_path: Path) -> None:
 
 
 def test_updates_that_are_fetched_into_memory_are_in_hand_too(tmp_path: Path) -> None:
-    like = {"w": np.ones(3, np.float32)}
-    for codec, lanes in ((Raw(), 1), (Fp16(), 2), (Chain((Fp16(), Zstd())), 1)):
+    like = {"w": np.ones(6_000, np.float32)}
+    for codec, lanes in (
+        (Raw(), 1),
+        (Fp16(), 1),
+        (Quantize(8), 2),
+        (Chain((Quantize(8), Zstd())), 1),
+    ):
         job = _job(tmp_path, like, CLIENTS, codec)
         assert job.lanes == 2
         assert replace(job, transports={"here": ProxyStore("file")}).lanes == lanes
