@@ -27,7 +27,8 @@ class Stage(Protocol):
 
     `rank`: 0 chooses numbers, 1 shortens numbers, 2 packs bytes. `biased`: what it leaves out does
     not average out. `declared`: stand-ins for the arrays that `encode` made with this note from
-    arrays like `like`; PayloadError if the note cannot be of them.
+    arrays like `like`; PayloadError if the note cannot be of them. `hand` and `most`: as `protocols.Codec`
+    says, for arrays like `like`.
     """
 
     @property
