@@ -25,8 +25,8 @@ _NARROW = frozenset(map(np.dtype, (np.float16, np.float32)))
 @dataclass(frozen=True)
 class Waiting:
     """A good update that is yet to be added to its lane, with a weight for each of the strategy's scales.
-    `memory`: bytes that it holds, beside mapped files. `patient`: it is sparse and
-    in memory of its own, its bytes elsewhere forgotten: it may wait for other merges, and for the mean."""
+    `memory`: bytes that it holds, beside mapped files. `patient`: it is sparse and in memory of its own, its
+    bytes elsewhere forgotten: it may wait for other merges, and for the mean."""
 
     update: Update
     delta: Delta
