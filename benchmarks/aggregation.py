@@ -28,6 +28,8 @@ Does not know: networks; files are local.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import math
 import os
@@ -126,6 +128,8 @@ def cost(work: Callable[[], object]) -> Cost:
 
 def watched(work: Callable[[], object]) -> Cost:
     """What `work` adds to the process's own memory. Who watches takes time, so that none is told."""
+    gc.collect()  # what compiling left, and free memory that the allocator keeps, would go meanwhile
+    ctypes.CDLL(None).malloc_trim(0)
     before, peak, done = anonymous(), 0.0, threading.Event()
 
     def watch() -> None:
