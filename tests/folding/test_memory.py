@@ -270,14 +270,7 @@ def test_three_models_with_two_threads(tmp_path: Path, codec: Codec) -> None:
     _round(job, clients, packed, tmp_path, threads=2)
     POOL.forget()
     job.desk.totals.clear()
-    tracemalloc.start()
-    try:
-        for _ in range(2):
-            _round(job, clients, packed, tmp_path, threads=2)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 3 * nbytes(like) + _SCRATCH
+    assert _peak(job, clients, packed, tmp_path) < 3 * nbytes(like) + _SCRATCH
 
 
 @pytest.mark.parametrize(
@@ -290,14 +283,7 @@ def test_three_models_where_updates_are_held(tmp_path: Path, codec: Codec) -> No
     clients = [Client(i, "here") for i in range(8)]
     job = replace(_job(tmp_path, like, clients, codec), strategy=Median(), spill=tmp_path)
     packed = wire.pack(*codec.encode(_delta(side)))
-    tracemalloc.start()
-    try:
-        for _ in range(2):
-            _round(job, clients, packed, tmp_path, threads=2)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 3 * nbytes(like) + _SCRATCH
+    assert _peak(job, clients, packed, tmp_path) < 3 * nbytes(like) + _SCRATCH
 
 
 def test_a_site_that_merges_holds_three_models(tmp_path: Path) -> None:
@@ -371,6 +357,17 @@ def _job(folder: Path, like: Params, clients: list[Client], codec: Codec) -> Fol
 
 def _delta(side: int = SIDE) -> Params:
     return {"w": np.random.default_rng(0).standard_normal((side, side), np.float32)}
+
+
+def _peak(job: Folding, clients: list[Client], packed: Packed, folder: Path) -> int:
+    """Bytes that two rounds in two threads take at most."""
+    tracemalloc.start()
+    try:
+        for _ in range(2):
+            _round(job, clients, packed, folder, threads=2)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def _round(job: Folding, clients: list[Client], packed: Packed, folder: Path, threads: int = 1) -> None:
