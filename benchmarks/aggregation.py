@@ -55,7 +55,8 @@ from parslfl.codecs.raw import Raw
 from parslfl.codecs.sparse import TOGETHER, is_sparse
 from parslfl.codecs.topk import TopK
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import SHARE, Folding, Merged, merge, merge_on
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import SHARE, Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Client, Ref, Update, update_name
 from parslfl.params import Params, fold_all

@@ -31,7 +31,7 @@ from parslfl.downlink import Outgoing
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import finish
-from parslfl.folding.merging import Folding
+from parslfl.folding.folding import Folding
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update, update_name
 from parslfl.protocols import Codec, Strategy

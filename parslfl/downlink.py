@@ -27,14 +27,17 @@ from parslfl.codecs import wire
 from parslfl.codecs.layout import others
 from parslfl.codecs.pieces import opened
 from parslfl.errors import PayloadError, RunError
+from parslfl.folding import scratch
 from parslfl.folding.checkpoints import write
 from parslfl.messages import Difference, ModelRef, Ref
-from parslfl.params import Params, fold, subtract, trained
-from parslfl.protocols import Buffer, Codec, Transport
+from parslfl.params import Params, fold, nbytes, trained
+from parslfl.protocols import Buffer, Codec, Transport, at_most, in_hand
 from parslfl.transport import node_cache
 
 #: Folder, in the run directory and in transports, of the differences.
 DIFFERENCES = "differences"
+#: In how many models' memory a codec may write and open a step, for that and the next model to be in memory.
+_LITTLE = 0.3
 #: How many are on offer: who has missed more rounds fetches the whole.
 NEWEST = 8
 #: A file beside a node's models: how the newest of them came.
@@ -69,7 +72,11 @@ def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     Raises:
         RunError: the codec cannot write it.
     """
-    step = {name: np.asarray(array) for name, array in subtract(new, old).items()}
+    much = at_most(out.codec, old) + in_hand(out.codec, old) > _LITTLE * nbytes(trained(old))
+    folder = out.path.parent if much else None
+    step = scratch.empty_like(trained(old), folder)
+    for name, array in step.items():
+        np.subtract(new[name], old[name], out=array)
     fold(step, residual, 1.0)
     changed = {name: array for name, array in others(new).items() if not np.array_equal(array, old[name])}
     new.clear()
@@ -84,7 +91,7 @@ def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     biased = getattr(out.codec, "biased", False)
     if not biased:
         del step
-    model = _copied(old)
+    model = scratch.copied(old, folder)
     advance(model, arrays, note, out.codec)
     if not biased:
         return Taken(model, difference)
@@ -120,11 +127,6 @@ def _apart(arrays: Params, note: Mapping[str, Any]) -> tuple[Params, dict[str, A
     own = {name: array for name, array in arrays.items() if name not in places}
     told = {key: value for key, value in note.items() if key != _CARRIED}
     return own, told, {name: arrays[place] for name, place in zip(names, places, strict=True)}
-
-
-def _copied(params: Params) -> Params:
-    """`params` in memory that may be written."""
-    return {name: np.array(array, order="C") for name, array in params.items()}
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _put_together(
         PayloadError: a difference is damaged, or made something else.
     """
     assert ref.codec is not None  # there are differences
-    params = _copied(wire.unpack(base, since[0].base.checksum)[0])
+    params = scratch.copied(wire.unpack(base, since[0].base.checksum)[0], None)
     for one in since:
         arrays, note = wire.unpack(transport.get(one.ref), one.ref.checksum)
         advance(params, arrays, note, ref.codec)

@@ -28,7 +28,7 @@ from parslfl import tasks
 from parslfl.closing import Closing, Settled, lost
 from parslfl.errors import ParslflError, RunError
 from parslfl.folding import finishing, merging, partials
-from parslfl.folding.merging import Folding
+from parslfl.folding.folding import Folding
 from parslfl.folding.partials import Partial, discard_partial
 from parslfl.folding.receiving import discard
 from parslfl.gathering import Gathering

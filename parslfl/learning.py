@@ -162,12 +162,15 @@ class Evidence:
 class Cohort:
     """The accepted updates of a round, in cohort order, among `clients` in the federation.
 
-    `extra`: the means for the strategy's second and further scales (see `protocols.Scaled`).
+    `extra`: the means for the strategy's second and further scales (see `protocols.Scaled`). `room`: memory
+    for the next state, arrays like the state's full of anything, where a new state would take the driver too
+    much of its own; else {}.
     """
 
     evidence: tuple[Evidence, ...]
     clients: int
     extra: tuple[Params, ...] = ()
+    room: Params = field(default_factory=dict)
 
 
 #: Asked between batches: True means stop here and hand in what is done.

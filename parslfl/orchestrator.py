@@ -27,7 +27,7 @@ from parslfl.fitting import check, remarks
 from parslfl.folding.checkpoints import Checkpoint, write
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import Finished
-from parslfl.folding.merging import Folding
+from parslfl.folding.folding import Folding
 from parslfl.folding.receiving import discard
 from parslfl.folding.states import started
 from parslfl.gathering import merge_tasks, ranks_tasks
@@ -208,6 +208,7 @@ class _Run:
                 works={a.client: a.work for a in plan.cohort},
                 clients=len(self.federation.clients()),
                 spill=self.run.path / "updates",
+                summed=frozenset(site.name for site in self.federation.sites if site.merges()),
                 downlink=self.run.outgoing(round + 1, e.downlink(), derive(e.seed, "downlink", round)),
             ),
             model_path=self.run.model_path(round + 1),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import xxhash
 
 Array = npt.NDArray[Any]
 Params = dict[str, Array]
+Empty = Callable[[int, np.dtype[Any]], Array]
 
 #: Elements per block: 512 KiB of float32, half of a core's L2 cache.
 BLOCK = 1 << 17
@@ -56,18 +57,24 @@ def is_mapped(array: Array) -> bool:
     return isinstance(owner, memoryview) and isinstance(owner.obj, mmap.mmap)
 
 
+def in_memory(params: Mapping[str, Array]) -> int:
+    """Bytes of those arrays that do not lie in mapped files."""
+    return sum(array.nbytes for array in params.values() if not is_mapped(array))
+
+
 class Joined(dict[str, Array]):
     """`Params` of one dtype that lie in one `vector`, one after the other. No array may be replaced."""
 
     vector: Array
 
     @classmethod
-    def empty_like(cls, params: Mapping[str, Array]) -> Params:
-        """Memory for arrays like `params`, contiguous; in one vector if they have one dtype."""
+    def empty_like(cls, params: Mapping[str, Array], empty: Empty = np.empty) -> Params:
+        """Memory for arrays like `params`, contiguous; in one vector if they have one dtype. `empty` makes
+        what has so many elements of a dtype."""
         if len({array.dtype for array in params.values()}) != 1:
-            return {name: np.empty_like(array, order="C") for name, array in params.items()}
+            return {n: empty(array.size, array.dtype).reshape(array.shape) for n, array in params.items()}
         made, at = cls(), 0
-        made.vector = np.empty(size(params), next(iter(params.values())).dtype)
+        made.vector = empty(size(params), next(iter(params.values())).dtype)
         for name, array in params.items():
             made[name] = made.vector[at : at + array.size].reshape(array.shape)
             at += array.size

@@ -11,7 +11,8 @@ Does not know: networks, how units are chosen, or which arrays depend on each ot
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,15 @@ import numpy.typing as npt
 from parslfl.errors import PayloadError
 from parslfl.params import BLOCK, Array, Params
 
-Indices = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.integer]
 #: Array name -> for each of its dimensions the kept indices, ascending, or None for all.
 Kept = dict[str, tuple[Indices | None, ...]]
 #: What numpy takes as an index of a part of an array.
 Where = tuple[Any, ...]
+#: A contiguous piece of an array: slices of its first dimensions.
+Piece = tuple[slice, ...]
+#: Dtype of indices that came: no dimension of a model is longer.
+_INDEX = np.dtype(np.int32)
 
 #: Where an update's note says which part of the model it is.
 KEY = "submodel"
@@ -48,25 +53,39 @@ def shapes(params: Mapping[str, Array], kept: Kept) -> Params:
     return found
 
 
-def add_rows(into: Array, where: Where, first: int, rows: Array) -> None:
-    """`into[where] += part`, of which `rows` are those from row `first` on."""
-    some = slice(first, first + len(rows))
+def most(params: Mapping[str, Array]) -> int:
+    """Bytes that the indices of a part of `params` take at most."""
+    return sum(_INDEX.itemsize * n for array in params.values() for n in array.shape)
+
+
+def pieces(shape: tuple[int, ...]) -> Iterator[Piece]:
+    """Where an array of this shape has its numbers, in order and at most `BLOCK` at once: whole rows, or a
+    part of one."""
+    rows, *columns = shape or (1,)
+    width = math.prod(columns)
+    if width > BLOCK:
+        for row in range(rows):
+            yield from ((slice(row, row + 1), *rest) for rest in pieces(tuple(columns)))
+        return
+    step = BLOCK // max(1, width)
+    for first in range(0, rows, step):
+        yield (slice(first, min(first + step, rows)),)
+
+
+def cut(where: Where, piece: Piece) -> Where:
+    """Where in the whole array a `piece` is of what is kept of it."""
     if where[0] is ...:
-        np.atleast_1d(into)[some] += rows
-    else:
-        into[where[0][some], *where[1:]] += rows
+        return piece
+    some = (index[(slice(None),) * axis + piece[axis : axis + 1]] for axis, index in enumerate(where))
+    return (*some, *piece[len(where) :])
 
 
 def count(counts: Params, kept: Kept, weight: float) -> None:
     """`counts += weight`, where something is kept: everywhere, if `kept` is empty."""
-    for name, array in counts.items():
-        first, *rest = place(kept, name, counts)
-        if first is ...:
-            np.add(array, array.dtype.type(weight), out=array)
-            continue
-        rows = max(1, BLOCK * len(array) // max(1, array.size))  # at once: what is added to is copied
-        for start in range(0, len(first), rows):
-            array[first[start : start + rows], *rest] += array.dtype.type(weight)
+    for name, part in shapes(counts, kept).items():
+        array, where = counts[name], place(kept, name, counts)
+        for piece in pieces(part.shape):
+            np.atleast_1d(array)[cut(where, piece)] += array.dtype.type(weight)
 
 
 def put(whole: Mapping[str, Array], part: Mapping[str, Array], kept: Kept) -> Params:
@@ -131,7 +150,8 @@ def place(kept: Kept, name: str, params: Mapping[str, Array]) -> Where:
     if not dims:
         return (...,)
     shape = params[name].shape[: len(dims)]
-    return np.ix_(*(np.arange(n) if at is None else at for at, n in zip(dims, shape, strict=True)))
+    every = [np.arange(n, dtype=_INDEX) if at is None else at for at, n in zip(dims, shape, strict=True)]
+    return np.ix_(*every)
 
 
 def _bitmap(at: Indices) -> str:
@@ -144,4 +164,8 @@ def _indices(text: str, longest: int) -> Indices:
     if len(text) > longest // 6 + 8:  # base64 has six bits a character
         raise ValueError(f"a bitmap of {len(text)} characters for dimensions of at most {longest}")
     data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    return np.flatnonzero(np.unpackbits(data, bitorder="little")).astype(np.int64)
+    found = [
+        (np.flatnonzero(np.unpackbits(data[at : at + BLOCK], bitorder="little")) + 8 * at).astype(_INDEX)
+        for at in range(0, data.size, BLOCK)
+    ]
+    return np.concatenate(found or [np.empty(0, _INDEX)])

@@ -21,11 +21,11 @@ KEPT: Kept = {"w": (np.array([1]), np.array([0, 2])), "b": (np.array([1]),)}
 
 
 def add(total: Params, part: Params, kept: Kept) -> None:
-    """A row after the other."""
+    """A piece after the other."""
     for name, array in part.items():
         where = submodel.place(kept, name, total)
-        for first in range(len(array)):
-            submodel.add_rows(total[name], where, first, array[first : first + 1])
+        for piece in submodel.pieces(array.shape):
+            total[name][submodel.cut(where, piece)] += array[piece]
 
 
 def test_take_cuts_what_is_named_and_carries_the_rest() -> None:
@@ -67,6 +67,35 @@ def test_dimensions_that_stay_whole_come_along(dims: tuple[int, ...]) -> None:
     wanted = np.zeros_like(total["w"])
     wanted[np.ix_(*every)] = part["w"]
     assert np.array_equal(total["w"], wanted)
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 7, 100])
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (3, 0), (4, 3), (2, 3, 5), (2, 3, 5, 2), (1, 1, 7)])
+def test_pieces_are_all_of_an_array_in_order(
+    shape: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submodel, "BLOCK", block)
+    array = np.atleast_1d(np.arange(np.prod(shape, dtype=int)).reshape(shape))
+    found = [array[piece].reshape(-1) for piece in submodel.pieces(shape)]
+    assert np.array_equal(np.concatenate([np.empty(0, int), *found]), array.reshape(-1))
+    assert all(part.size <= block for part in found)
+
+
+@pytest.mark.parametrize("block", [1, 4, 6, 1000])
+@pytest.mark.parametrize("dims", [(0, 1), (0,), (1,), (2,), (), (0, 2)])
+def test_rows_longer_than_a_block_are_added_in_pieces(
+    dims: tuple[int, ...], block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submodel, "BLOCK", block)
+    test_dimensions_that_stay_whole_come_along(dims)
+    whole = np.zeros((4, 3, 5, 2), np.float32)
+    kept = {"w": tuple(np.array([1, 2]) if dim in dims else None for dim in range(4))}
+    counts = {"w": whole}
+    submodel.count(counts, kept, 2.0)
+    every = [np.arange(n) if at is None else at for at, n in zip(kept["w"], whole.shape, strict=True)]
+    wanted = np.zeros_like(whole)
+    wanted[np.ix_(*every)] = 2
+    assert np.array_equal(counts["w"], wanted)
 
 
 def test_put_changes_a_copy() -> None:

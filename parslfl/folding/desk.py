@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from parslfl import submodel
 from parslfl.codecs.pieces import add_all
 from parslfl.codecs.sparse import Gapped, mean_gapped
+from parslfl.folding import scratch
 from parslfl.messages import Client, Update
-from parslfl.params import Joined, Params, average, clear, is_trained, wide
+from parslfl.params import Params, average, clear, in_memory, is_trained, wide
 from parslfl.protocols import Delta
 from parslfl.submodel import Kept
 
@@ -42,7 +44,8 @@ class Desk:
     from round to round unless it is needed; `stale` which of them are zeros, whatever is in their memory.
     `counts`: the weight that came in for each number of a lane, where clients train parts of the model, or of
     all lanes, in the first, once there is a mean. `waiting`: by lane, what is yet to be added. `held`: whole
-    updates, for a strategy that needs them all.
+    updates, for a strategy that needs them all. `folder`: of files for sums that would take too much memory;
+    None for sums that do not.
     """
 
     like: Params = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Desk:
     counts: dict[int, Params] = field(default_factory=dict)
     waiting: dict[int, list[Waiting]] = field(default_factory=dict)
     held: dict[Client, Params] = field(default_factory=dict)
+    folder: Path | None = None
 
     def clear(self, lane: int) -> None:
         """Lane `lane` begins with zeros. Its counts go: the next round may be of whole models only."""
@@ -138,6 +142,12 @@ class Desk:
         self.totals = {key: sums for key, sums in self.totals.items() if key[0] == 0}
         self.counts.clear()
 
+    def keep_in(self, folder: Path | None) -> None:
+        """From now on sums are in files on the disk of `folder`, and none is in memory; None: they may be."""
+        if folder is not None and folder != self.folder:
+            self.totals = {key: sums for key, sums in self.totals.items() if not in_memory(sums)}
+        self.folder = folder
+
     def narrow(self, found: Params) -> Params:
         """`found`, in a dict of its own, in the model's dtypes: sums may have wider ones (`params.wide`)."""
         return {name: array.astype(self.like[name].dtype, copy=False) for name, array in found.items()}
@@ -153,7 +163,7 @@ class Desk:
         return self.totals[key], afresh
 
     def _empty(self) -> Params:
-        return Joined.empty_like(wide(self.like))
+        return scratch.empty_like(wide(self.like), self.folder)
 
     def _zeros(self) -> Params:
         made = self._empty()

@@ -13,7 +13,8 @@ from pathlib import Path
 from parslfl.downlink import Taken, take
 from parslfl.errors import QuorumError, naming
 from parslfl.folding.checkpoints import write
-from parslfl.folding.merging import Folding, Merged
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged
 from parslfl.folding.receiving import discard
 from parslfl.folding.states import not_finite, require_state
 from parslfl.folding.weighing import width_of
@@ -139,7 +140,7 @@ def _averaged(
     if folding.desk.state or folding.downlink:
         folding.desk.keep_first_lane()
         POOL.forget()
-    return mean, Cohort(tuple(evidence), folding.clients, tuple(extra))
+    return mean, Cohort(tuple(evidence), folding.clients, tuple(extra), folding.room_for_state())
 
 
 def _combined(
@@ -152,7 +153,7 @@ def _combined(
     """
     desk = folding.desk
     voting = [(update, evidence) for update, evidence in accepted if update.client in desk.held]
-    cohort = Cohort(tuple(evidence for _, evidence in voting), folding.clients)
+    cohort = Cohort(tuple(e for _, e in voting), folding.clients, room=folding.room_for_state())
     stack = Stack(tuple(desk.held[update.client] for update, _ in voting))
     desk.clear(0)
     mean = dict(desk.sums(0, 0))

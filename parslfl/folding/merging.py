@@ -13,31 +13,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
 
 from parslfl.codecs import sparse
 from parslfl.codecs.pieces import private
-from parslfl.downlink import Outgoing
-from parslfl.errors import PayloadError, RunError
+from parslfl.errors import PayloadError
 from parslfl.folding.checkpoints import mapped
 from parslfl.folding.desk import Desk, Waiting
+from parslfl.folding.folding import Folding
 from parslfl.folding.parts import kept_of
 from parslfl.folding.receiving import came, discard, open_update, read_update
-from parslfl.folding.weighing import likely_width, scales_of, worth
-from parslfl.learning import Evidence, LocalWork
-from parslfl.messages import Client, Failure, Outcome, SitePartial, Update
-from parslfl.params import is_mapped, nbytes, trained, wide
-from parslfl.protocols import Codec, Strategy, Transport, at_most, in_hand, needs_all
+from parslfl.folding.weighing import scales_of, worth
+from parslfl.learning import Evidence
+from parslfl.messages import Failure, Outcome, SitePartial, Update
+from parslfl.params import is_mapped, nbytes
+from parslfl.protocols import Transport, needs_all
 
-#: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
-#: the machine: the order of summation, and so the result's bits, depends on it.
-_LANES = 2
-#: What a round's sums, what waits and the updates in hand may take together, in models: of three, pieces of
-#: a few megabytes have the rest.
-_MODELS = 2.85
 #: Updates that are added together: the sum is then read and written once for so many.
 _TOGETHER = 4
 #: Those that wait are added once they hold more than one part in so many of what the model takes. In a lane
@@ -47,6 +39,8 @@ SHARE, _FIRST_SHARE = 4, 2.4
 #: other has the interpreter for it: two take turns a dozen times an update, and twice as long.
 _SHORT = 1 << 20
 _turn, _at_once = threading.Lock(), contextlib.nullcontext()
+#: Of two lanes, the first to begin says where all sums are.
+_begun = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -58,67 +52,6 @@ class Merged:
     failures: tuple[Failure, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     partials: tuple[SitePartial, ...] = ()
-
-
-@dataclass(frozen=True)
-class Folding:
-    """How a round's updates are merged; `started` is in `time.monotonic()`'s terms.
-
-    `works`: what each client was asked to do. `clients`: how many the federation has. `spill`: folder
-    for updates that are held and not mapped already; None leaves them in memory. `downlink`: how the
-    round's step is written, where it goes out as a difference.
-    Holds no arrays: Parsl keeps a task's arguments alive long after it is done.
-    """
-
-    strategy: Strategy
-    codecs: Mapping[Client, Codec]
-    transports: Mapping[str, Transport]
-    desk: Desk
-    started: float
-    works: Mapping[Client, LocalWork]
-    clients: int
-    spill: Path | None = None
-    downlink: Outgoing | None = None
-
-    @cached_property
-    def lanes(self) -> int:
-        """Chains of merges: one where more could take too much memory."""
-        return _LANES if _LANES * (self._sums + self._hand) <= self._budget else 1
-
-    @cached_property
-    def room(self) -> float:
-        """Bytes that may wait in a lane while an update is opened."""
-        return self._budget / self.lanes - self._sums - self._hand
-
-    @property
-    def _budget(self) -> float:
-        return _MODELS * nbytes(trained(self.desk.like))
-
-    @cached_property
-    def _sums(self) -> int:
-        """Bytes of a lane's sums: for each of the strategy's scales, and those that count."""
-        if needs_all(self.strategy):
-            return 0
-        width = 1
-        with contextlib.suppress(PayloadError, RunError):  # of a made-up update: real ones will tell
-            width = likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
-        return (width + self.in_parts) * nbytes(wide(self.desk.like))
-
-    @cached_property
-    def _hand(self) -> float:
-        """Bytes that an update takes at most while it is opened and added, or made dense where it is held."""
-        kinds = {(id(codec), client.site): codec for client, codec in self.codecs.items()}
-        return max((self._in_hand(codec, site) for (_, site), codec in kinds.items()), default=0.0)
-
-    def _in_hand(self, codec: Codec, site: str) -> float:
-        like, fetched = self.desk.like, getattr(self.transports[site], "fetches", False)
-        dense = nbytes(trained(like)) if needs_all(self.strategy) else 0
-        return in_hand(codec, like) + dense + (at_most(codec, like) if fetched else 0)
-
-    @cached_property
-    def in_parts(self) -> bool:
-        """Whether any client was asked for a part of the model only."""
-        return any(work.keep < 1 for work in self.works.values())
 
 
 def merge(folding: Folding, lane: int, before: Merged | None, *outcomes: Outcome) -> Merged:
@@ -166,6 +99,8 @@ def begin(folding: Folding, lane: int) -> None:
     """Nothing is in `lane`; where it will be the only one, the others' memory is given back, and all where
     none is needed yet."""
     folding.desk.clear(lane)
+    with _begun:
+        folding.desk.keep_in(folding.folder)
     if needs_all(folding.strategy):
         folding.desk.totals.clear()
     elif lane == 0 and folding.lanes == 1:

@@ -13,13 +13,16 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from parslfl.codecs import wire
 from parslfl.codecs.layout import stand_in
 from parslfl.codecs.raw import Raw
 from parslfl.errors import PayloadError
+from parslfl.folding.checkpoints import mapped
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, begin, merge, without_bytes
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, begin, merge, without_bytes
 from parslfl.folding.receiving import MAX_NORM, sane
 from parslfl.folding.weighing import scales_of, weigh, weight_of
 from parslfl.learning import Evidence
@@ -27,6 +30,7 @@ from parslfl.messages import Client, Failure, MergeTask, Outcome, Ref, SiteParti
 from parslfl.params import Params, fold, squared_norm, wide
 from parslfl.protocols import Buffer, Strategy, Transport
 from parslfl.tasks import receive
+from parslfl.transport.file import UPDATES, File
 
 #: A sum is at most as long as its terms together, and a little more where these were rounded.
 _ROUNDING = 1.01
@@ -76,7 +80,8 @@ def merge_site(task: MergeTask, *outcomes: Outcome) -> Partial:
     started = time.monotonic()
     desk = Desk(like=_shapes(task.transport, task.start))
     reading = {task.site: _Lasting(task.transport)}
-    folding = Folding(task.strategy, task.codecs, reading, desk, started, task.works, len(task.works))
+    spill = Path(task.transport.root) / UPDATES if isinstance(task.transport, File) else None
+    folding = Folding(task.strategy, task.codecs, reading, desk, started, task.works, len(task.works), spill)
     merged = merge(folding, 0, None, *outcomes)
     sums = [desk.sums(0, scale) for scale in range(width(merged, task.strategy))]
     partial = stored(task.site, task.round, merged, sums, task.transport)
@@ -208,6 +213,7 @@ def _fold(folding: Folding, lane: int, partial: Partial) -> tuple[float, list[Ev
         _ROUNDING * sum(norm * abs(scale[number]) for norm, scale in zip(norms, scales, strict=True))
         for number in range(wanted)
     ]
+    folding.desk.settle(lane)  # these take the memory of what waits
     sums = [_read(folding, partial, n, ref, limits[n]) for n, ref in enumerate(partial.refs)]
     for number, one in enumerate(sums):  # none is added before all are known to be good
         fold(folding.desk.sums(lane, number), one, 1.0)
@@ -226,7 +232,9 @@ def _read(folding: Folding, partial: Partial, scale: int, ref: Ref, limit: float
     arrays, note = wire.unpack(folding.transports[partial.site].get(ref), ref.checksum)
     sums = Raw().decode(arrays, note, wide(folding.desk.like))
     sane(math.sqrt(squared_norm(sums)), limit, _UNLIKE.format(site=partial.site))
-    return sums
+    if len(partial.refs) == 1:
+        return sums
+    return mapped(sums, folding.spill and folding.spill / f"sum-{partial.site}-{scale}")
 
 
 def discard_partial(partial: Partial, transport: Transport) -> None:

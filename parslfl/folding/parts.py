@@ -5,7 +5,6 @@ Does not know: how parts are chosen, or what any codec writes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from parslfl.codecs.pieces import Blocks, Dense, Read, chosen, opened
 from parslfl.codecs.sparse import Gapped, Sparse
 from parslfl.params import BLOCK, Array, Params, trained, wide
 from parslfl.protocols import Codec, Delta
-from parslfl.submodel import Kept
+from parslfl.submodel import Kept, Piece
 
 
 @dataclass(frozen=True)
@@ -32,20 +31,20 @@ class Part:
         return self.delta.norm()
 
     def add(self, total: Params, weight: float) -> None:
-        """As of any update; a few rows at a time, since the driver holds little memory."""
+        """As of any update; a piece at a time, since the driver holds little memory."""
         delta = self.delta
         if not isinstance(delta, Dense | Blocks):
             delta, weight = _dense(delta, self.like, weight), 1.0
         for index, (name, array) in enumerate(trained(self.like).items()):
-            into, where = total[name], submodel.place(self.kept, name, total)
+            into, where = np.atleast_1d(total[name]), submodel.place(self.kept, name, total)
             factor = np.float32(weight) if isinstance(delta, Blocks) else into.dtype.type(weight)
-            few = (
+            pieces = (
                 _read(delta.read, index, array.shape)
                 if isinstance(delta, Blocks)
-                else _cut(delta.params[name])
+                else _cut(np.atleast_1d(delta.params[name]))
             )
-            for first, rows in few:
-                submodel.add_rows(into, where, first, rows * factor)
+            for piece, values in pieces:
+                into[submodel.cut(where, piece)] += values * factor
 
 
 def _dense(delta: Delta, like: Params, weight: float) -> Dense:
@@ -55,26 +54,22 @@ def _dense(delta: Delta, like: Params, weight: float) -> Dense:
     return Dense(made)
 
 
-def _cut(array: Array) -> Iterator[tuple[int, Array]]:
-    """A few rows of `array` after the other, and the number of the first of them."""
-    array = np.atleast_1d(array)
-    step = max(1, BLOCK * len(array) // max(1, array.size))
-    for first in range(0, len(array), step):
-        yield first, array[first : first + step]
+def _cut(array: Array) -> Iterator[tuple[Piece, Array]]:
+    return ((piece, array[piece]) for piece in submodel.pieces(array.shape))
 
 
-def _read(read: Read, index: int, shape: tuple[int, ...]) -> Iterator[tuple[int, Array]]:
+def _read(read: Read, index: int, shape: tuple[int, ...]) -> Iterator[tuple[Piece, Array]]:
     """As `_cut`, of what `read` gives for array number `index`, of this shape."""
-    rest, first = np.empty(0, np.float32), 0
-    rows, *columns = shape or (1,)
-    width = math.prod(columns)
-    for start in range(0, rows * width, BLOCK):
-        held = np.empty(rest.size + min(BLOCK, rows * width - start), np.float32)
-        held[: rest.size] = rest
-        read(index, start, held[rest.size :])
-        count = held.size // width
-        yield first, held[: count * width].reshape(count, *columns)
-        first, rest = first + count, held[count * width :]
+    like = np.broadcast_to(np.empty((), np.float32), shape or (1,))
+    held, start = np.empty(0, np.float32), 0
+    for piece, part in _cut(like):
+        if held.size < part.size:
+            more = np.empty(held.size + min(BLOCK, like.size - start), np.float32)
+            more[: held.size] = held
+            read(index, start, more[held.size :])
+            held, start = more, min(start + BLOCK, like.size)
+        yield piece, held[: part.size].reshape(part.shape)
+        held = held[part.size :]
 
 
 def open_any(codec: Codec, arrays: Params, note: Mapping[str, Any], like: Params) -> Delta:

@@ -29,7 +29,8 @@ from parslfl.codecs import wire
 from parslfl.downlink import Received, receive
 from parslfl.errors import RunError
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, merge
 from parslfl.folding.partials import Partial, stored, width
 from parslfl.messages import ModelRef, Outcome, RanksTask, Ref, Update
 from parslfl.models.torch_model import TorchModel

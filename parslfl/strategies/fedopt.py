@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parslfl.learning import Cohort, Evidence, LocalWork
-from parslfl.params import Array, Params, blocks, fold, wide
+from parslfl.params import Array, Params, blocks, wide
 from parslfl.strategies.fedavg import apply, require_positive
 
 Floats = npt.NDArray[np.floating]
@@ -51,13 +51,13 @@ class FedAvgM:
         return _filled(params, 0)
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        new = {name: delta.astype(_wide(delta), copy=False) for name, delta in mean.items()}
-        fold(new, state, self.beta)
-        steps = {
-            name: np.multiply(m, m.dtype.type(self.lr), out=np.empty_like(mean[name]))
-            for name, m in new.items()
-        }
-        return new, apply(params, steps, 1.0)
+        new = _room(state, cohort)
+        for name, delta in mean.items():
+            for m, next_m, into in zip(*map(blocks, (state[name], new[name], delta)), strict=True):
+                np.multiply(m, next_m.dtype.type(self.beta), out=next_m)
+                np.add(next_m, into, out=next_m)
+                np.multiply(next_m, next_m.dtype.type(self.lr), out=into, casting="same_kind")
+        return new, apply(params, mean, 1.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Adaptive(ABC):
         return {f"m/{name}": m for name, m in first.items()} | {f"v/{name}": v for name, v in second.items()}
 
     def step(self, state: Params, params: Params, mean: Params, cohort: Cohort) -> tuple[Params, Params]:
-        new = {name: np.empty(array.shape, _wide(array)) for name, array in state.items()}
+        new = _room(state, cohort)
         for name, delta in mean.items():
             walk = (state[f"m/{name}"], state[f"v/{name}"], new[f"m/{name}"], new[f"v/{name}"], delta)
             for m, v, next_m, next_v, into in zip(*map(blocks, walk), strict=True):
@@ -151,6 +151,11 @@ class FedYogi(_Adaptive):
 
 def _wide(array: Array) -> np.dtype[Any]:
     return np.result_type(array.dtype, np.float32)
+
+
+def _room(state: Params, cohort: Cohort) -> Params:
+    """Memory for the next state."""
+    return cohort.room or {name: np.empty(array.shape, _wide(array)) for name, array in state.items()}
 
 
 def _filled(params: Params, value: float) -> Params:

@@ -30,7 +30,8 @@ from parslfl.downlink import Outgoing
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import finish
-from parslfl.folding.merging import Folding, Merged, merge, merge_on
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, merge, merge_on
 from parslfl.folding.partials import merge_site
 from parslfl.folding.receiving import open_update
 from parslfl.learning import LocalWork

@@ -26,7 +26,8 @@ from parslfl.errors import QuorumError
 from parslfl.folding import checkpoints, merging
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import Finished, finish
-from parslfl.folding.merging import Folding, Merged, merge, merge_on
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, merge, merge_on
 from parslfl.learning import Cohort, Evidence, LocalWork
 from parslfl.messages import Assignment, Client, Failure, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import Params

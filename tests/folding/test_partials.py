@@ -15,7 +15,8 @@ from parslfl.errors import PayloadError
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import Finished, finish
-from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, merge
 from parslfl.folding.partials import Partial, agreed, fold_partial, merge_site, nothing, reported
 from parslfl.learning import Evidence, LocalWork
 from parslfl.messages import (

@@ -14,7 +14,8 @@ from parslfl.codecs.raw import Raw
 from parslfl.folding import checkpoints
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import finish
-from parslfl.folding.merging import Folding, Merged, merge, merge_on
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, merge, merge_on
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, RoundPlan, Update
 from parslfl.params import Params
