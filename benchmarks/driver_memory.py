@@ -61,8 +61,10 @@ def rounds(folder: Path, updates: list[Update]) -> Table:
         "fedadam, topk:ratio=0.01": _round(folder / "0", sparse, FedAdam(), codec=CODECS[0]),
         "fedavg, topk:ratio=0.3+zstd": _round(folder / "1", heavy, FedAvg(), codec=CODECS[1]),
         "fedavg, zstd": _round(folder / "2", packed, FedAvg(), codec=CODECS[2]),
+        "scaffold, zstd": _round(folder / "2", packed, Scaffold(), codec=CODECS[2]),
         "downlink int8": _round(folder, updates, FedAvg(), downlink=Quantize(8)),
         "downlink topk:ratio=0.05": _round(folder, updates, FedAvg(), downlink=TopK(0.05)),
+        "downlink topk:ratio=0.3": _round(folder, updates, FedAvg(), downlink=TopK(0.3)),
     }
     for once in compared.values():  # loops are compiled, which takes memory of its own
         once()
@@ -114,6 +116,7 @@ def _round(
             time.monotonic(),
             works=dict.fromkeys(clients, work),
             clients=len(clients),
+            spill=where,
             downlink=None if downlink is None else _outgoing(downlink, where),
         )
         dealt = [grouped(updates)[lane :: job.lanes] for lane in range(job.lanes)]
