@@ -48,7 +48,7 @@ class File(Settings):
 
 
 class Inline(Settings):
-    """Models and updates inside the tasks and their results: no shared folder, small models."""
+    """Models and updates inside the tasks and their results: no shared folder, models of at most 8 MiB."""
 
     kind: Literal["inline"] = "inline"
 

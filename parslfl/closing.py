@@ -40,6 +40,8 @@ class Closing:
     Gives one `Settled` future a client, which always gets a value. `on_settled` hears each
     outcome once, and `on_surplus` each update that came when its client was already counted
     out; both may be called from any thread. `waiting` says why a site's tasks do not run, or "".
+    `keep` hears of each update first, and gives it as it is from then on: without the bytes that came in its
+    task's result, which Parsl holds on to.
     """
 
     def __init__(
@@ -49,11 +51,12 @@ class Closing:
         on_surplus: Callable[[Update], None],
         on_closed: Callable[[], None],
         waiting: Callable[[str], str] = lambda _site: "",
+        keep: Callable[[Update], Outcome] = lambda update: update,
     ) -> None:
         self.plan = plan
         self.settled: dict[Client, Settled] = {a.client: Future() for a in plan.cohort}
         self._heard, self._surplus, self._closed = on_settled, on_surplus, on_closed
-        self._waiting = waiting
+        self._waiting, self._keep = waiting, keep
         self._lock = threading.Lock()
         self._updates = 0
         self._timer: threading.Timer | None = None
@@ -107,9 +110,18 @@ class Closing:
             self.plan.round,
         ):
             outcome = Failure(client, self.plan.round, "refused", "the worker answered for another task")
+        elif isinstance(outcome, Update):
+            outcome = self._kept(outcome)
         if not self._settle(outcome) and isinstance(outcome, Update):
             _tell(self._surplus, outcome)
         self._close_if_enough()
+
+    def _kept(self, update: Update) -> Outcome:
+        try:
+            return self._keep(update)
+        except Exception as error:  # Parsl calls this: a mistake would leave the client unsettled for good
+            logger.exception("what %s sent could not be kept", update.client)
+            return Failure(update.client, update.round, "refused", tasks.reason(error))
 
     def _together(
         self, task: RanksTask, on_surplus: Callable[[Partial], None], done: Future[Partial]

@@ -1,7 +1,7 @@
 """A run's transports: from each site's configuration to the folder or channel it uses.
 
 A site that workers reach over gRPC has a server here, which reads and writes the run directory; the
-driver's own end of it is that directory.
+driver's own end of it is that directory. What comes in results is written there too.
 
 Does not know: rounds; only that models go out and updates come in.
 """
@@ -13,7 +13,7 @@ import json
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from parslfl.errors import PayloadError, RunError
 from parslfl.folding.checkpoints import Checkpoint
 from parslfl.folding.finishing import Finished
 from parslfl.graph import DRIVER
-from parslfl.messages import Difference, ModelRef, Ref, RoundPlan
+from parslfl.messages import Difference, Failure, ModelRef, Outcome, Ref, RoundPlan, Update, update_name
 from parslfl.params import checksum
 from parslfl.protocols import Codec, Transport
 from parslfl.served import Served, serve
@@ -30,6 +30,7 @@ from parslfl.sites import Federation, Site
 from parslfl.transport.buffers import POOL
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
+from parslfl.transport.landing import Landing
 from parslfl.transport.node_cache import forget
 from parslfl.transport.proxystore import ProxyStore
 
@@ -52,7 +53,9 @@ class Exchange:
 
     def there(self, place: str) -> Transport:
         """The transport as the workers of `place` use it: it goes into their tasks."""
-        return self.served[place].transport if place in self.served else self.places[place]
+        if place in self.served:
+            return self.served[place].transport
+        return Inline() if isinstance(self.places[place], Landing) else self.places[place]
 
     def publish(self, checkpoint: Checkpoint) -> dict[str, Ref]:
         """Make the global model readable at every place, and what makes it of the one before: a reference
@@ -82,7 +85,7 @@ class Exchange:
     def _with_differences(self, place: str, ref: Ref) -> Ref:
         """`ref` for the workers of `place`. The driver has the whole at hand; and inline it rides in each
         task, for nobody knows what the worker has that will take it."""
-        if place == DRIVER or isinstance(self.places[place], Inline):
+        if place == DRIVER or isinstance(self.places[place], Landing):
             return ref
         since = tuple(self.differences.get(place, ()))
         return ModelRef(
@@ -119,6 +122,18 @@ class Exchange:
         for place, ref in refs.items():
             if self.places[place] != self.home:
                 self.places[place].drop(ref)
+
+    def keep(self, update: Update) -> Outcome:
+        """An update as it came, without bytes that only its result would hold; a failure if they cannot be
+        stored, or are not what it says."""
+        place, came = self.places[update.client.site], len(update.ref.data)
+        if not isinstance(place, Landing):
+            return update
+        try:
+            ref = place.keep(update_name(update.round, update.client), update.ref)
+        except PayloadError as wrong:
+            return Failure(update.client, update.round, "refused", str(wrong), bytes_up=came)
+        return replace(update, ref=ref)
 
     def mark_closed(self, name: str) -> None:
         """Tell workers that a round is over: those still at it stop at their next look."""
@@ -200,7 +215,7 @@ def open_exchange(run: Path, sites: tuple[Site, ...], downlink: Codec | None = N
 def _transport(site: Site, run: Path, home: File) -> Transport:
     """The driver's end of a site's transport."""
     if site.transport.kind == "inline":
-        return Inline()
+        return Landing(home)
     if site.transport.kind == "proxystore":
         return _store(site)
     path = site.transport.path if site.transport.kind == "file" else None

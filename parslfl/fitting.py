@@ -11,11 +11,12 @@ from typing import Any
 
 from parslfl import specs
 from parslfl.codecs.raw import Raw
-from parslfl.errors import ConfigError, Problem, naming
+from parslfl.errors import ConfigError, Problem, RunError, naming
 from parslfl.experiment import Experiment
 from parslfl.models.torch_model import TorchModel
 from parslfl.protocols import ClientSide, NeedsAll, Scaled, caution, needs_all
 from parslfl.sites import Federation
+from parslfl.transport.inline import LARGEST
 
 #: The other way out, where it is error feedback that cannot be had.
 _UNFED = ", or --error-feedback false"
@@ -46,6 +47,21 @@ def check(federation: Federation, experiment: Experiment) -> None:
     }
     if found:
         raise ConfigError([Problem("", field, message) for field, message in found.items()])
+
+
+def require_room(federation: Federation, size: int) -> None:
+    """Refuse a model of `size` bytes that would ride in tasks, where it is too large for that.
+
+    Raises:
+        RunError: it is; with the sites.
+    """
+    places = [site.name for site in federation.sites if site.transport.kind == "inline"]
+    if places and size > LARGEST:
+        raise RunError(
+            f"{', '.join(places)}: the model has {size:,} bytes, more than the {LARGEST:,} that may ride in "
+            "each task: instead of transport: {kind: inline}, give the site {kind: file} where it shares a "
+            "folder with the driver, else {kind: grpc} or {kind: proxystore} (docs/transports.md)"
+        )
 
 
 def remarks(federation: Federation, experiment: Experiment) -> list[str]:

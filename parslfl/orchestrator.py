@@ -23,7 +23,7 @@ from parslfl import graph, reports, tasks
 from parslfl.closing import Closing
 from parslfl.exchange import Exchange, open_exchange
 from parslfl.experiment import Experiment
-from parslfl.fitting import check, remarks
+from parslfl.fitting import check, remarks, require_room
 from parslfl.folding.checkpoints import Checkpoint, write
 from parslfl.folding.desk import Desk
 from parslfl.folding.finishing import Finished
@@ -69,7 +69,7 @@ def rounds(
     Raises:
         ConfigError: federation and experiment do not fit together.
         DataError: the data set is missing or has too few samples.
-        RunError: the run directory cannot be used.
+        RunError: the run directory cannot be used, or the model is too large for a site's tasks.
         QuorumError: a round got too few updates; finished rounds are kept.
     """
     check(federation, experiment)
@@ -122,6 +122,7 @@ class _Run:
     def go(self) -> Iterator[RoundReport]:
         self._remember(*journal.reports(self.run.path))
         start = self.run.checkpoint() or self._first()
+        require_room(self.federation, start.path.stat().st_size)
         self._open(start)
         refs = self._publish(start, {})
         pending = self._unevaluated(refs)
@@ -221,6 +222,7 @@ class _Run:
             on_surplus=self._discard,
             on_closed=lambda: self.exchange.mark_closed(todo[0].closed),
             waiting=lambda site: waiting(self.kernel, site),
+            keep=self.exchange.keep,
         )
         return graph.submit_round(self.kernel, job, closing)
 

@@ -6,7 +6,7 @@ import pytest
 
 from parslfl.errors import ConfigError, RunError
 from parslfl.experiment import Experiment
-from parslfl.fitting import check, remarks
+from parslfl.fitting import check, remarks, require_room
 from parslfl.sites import Federation
 from parslfl.strategies.fedavg import FedAvg
 
@@ -94,3 +94,18 @@ def test_a_caution_that_fails_is_named() -> None:
 
     with pytest.raises(RunError, match=r"Mine\.caution failed: ZeroDivisionError"):
         remarks(site(), Experiment(strategy=Mine()))
+
+
+def test_a_model_rides_in_tasks_up_to_eight_mebibytes() -> None:
+    inline, whole = site(transport={"kind": "inline"}), 8 << 20
+    both = Federation(sites=(*inline.sites, *site(name="near").sites))
+    for federation, size in ((inline, whole), (both, whole), (site(), whole + 1)):
+        require_room(federation, size)
+    said = (
+        "far: the model has 8,388,609 bytes, more than the 8,388,608 that may ride in each task: instead of "
+        "transport: {kind: inline}, give the site {kind: file} where it shares a folder with the driver, "
+        "else {kind: grpc} or {kind: proxystore} (docs/transports.md)"
+    )
+    with pytest.raises(RunError) as caught:
+        require_room(both, whole + 1)
+    assert str(caught.value) == said

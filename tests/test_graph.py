@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -146,6 +147,26 @@ def test_a_listener_that_fails_does_not_stop_the_round(caplog: pytest.LogCapture
     assert all(closing.settled[c].done() for c in CLIENTS)
     assert "a bad display" in caplog.text
     assert "the disk is full" in caplog.text
+
+
+def test_what_keeps_updates_is_heard_first_and_its_mistake_settles_the_client() -> None:
+    plan = RoundPlan(0, tuple(Assignment(c, LocalWork(), Raw()) for c in CLIENTS), 1, 1)
+
+    def keep(update: Update) -> Outcome:
+        if update.client.index == 0:
+            raise RuntimeError("no hands")
+        return replace(update, ref=Ref(1, "", path="kept"))
+
+    listener = Listener()
+    closing = Closing(plan, listener.heard.append, listener.surplus.append, listener.close, keep=keep)
+    futures: dict[Client, Future[Outcome]] = {c: Future() for c in CLIENTS}
+    closing.watch(futures)
+    for client, future in futures.items():
+        future.set_result(update(client))
+    first, second = (closing.settled[client].result(0) for client in CLIENTS[:2])
+    assert first == Failure(CLIENTS[0], 0, "refused", "RuntimeError: no hands")
+    assert isinstance(second, Update)
+    assert [one.ref.path for one in (second, *listener.surplus)] == ["kept"] * 3
 
 
 @pytest.mark.parametrize("close_at", [1, 3, 8])

@@ -35,7 +35,7 @@ _PINGS = 5
 _CURES = {
     "file": "give driver and workers one folder under one name: transport: {kind: file, path: /shared/...}",
     "grpc": "give the transport an `address` and a `port` that the site's workers reach: docs/transports.md",
-    "inline": "see what it says; a transport of kind file is for larger models",
+    "inline": "see what it says; models of more than 8 MiB need another transport: docs/transports.md",
 }
 _ELSE = "see the transport of the site file"
 

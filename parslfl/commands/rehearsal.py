@@ -22,7 +22,7 @@ from parslfl.commands.request import Request
 from parslfl.data.folder import resolve_folder
 from parslfl.document import shown
 from parslfl.experiment import Experiment
-from parslfl.fitting import remarks
+from parslfl.fitting import remarks, require_room
 from parslfl.folding.weighing import likely_width
 from parslfl.messages import RoundPlan
 from parslfl.planning.history import History
@@ -39,7 +39,7 @@ def rehearse(request: Request, run_dir: Path | None, console: Console, *, resume
 
     Raises:
         DataError: the data is damaged, or has too few examples for the clients.
-        RunError: the run could not begin in `run_dir`, or not go on there.
+        RunError: the run could not begin in `run_dir`, or not go on there; or the model is too large for it.
     """
     done = finished(run_dir, request.federation, request.experiment, resume) if run_dir else []
     console.print(sites_table(request.federation))
@@ -139,6 +139,7 @@ def _sizes(experiment: Experiment, federation: Federation, plan: RoundPlan) -> I
         return
     updates = _updates(federation, plan, params.trained(model))
     whole, strategy = wire.pack(model).size, experiment.strategy
+    require_room(federation, whole)
     sums = likely_width(plan.cohort[0].work, strategy) * wire.pack(params.trained(model)).size
     beside = wire.pack(strategy.start(model)).size if shares(strategy) else 0
     away = experiment.downlink()

@@ -51,6 +51,9 @@ class File:
         try:
             size = sum(_write(descriptor, buffer) for buffer in buffers)
             os.ftruncate(descriptor, size)
+        except OSError:
+            part.unlink(missing_ok=True)  # half a payload on a full disk is room for nobody
+            raise
         finally:
             os.close(descriptor)
         part.replace(path)
@@ -119,6 +122,12 @@ class File:
         if not name or name.startswith("/") or ".." in name.split("/"):
             raise PayloadError(f"the path {name!r} leads out of the shared folder {self.root}")
         return f"{self.root}/{name}"
+
+
+def no_room(root: str, error: OSError | None) -> str:
+    """Why the driver could not write an update into `root`; without an `error`, for want of room."""
+    why = error.strerror if error else "No space left on device"
+    return f"the driver cannot store updates in {root}: {why}. Free space there, then resume the run"
 
 
 def _read(descriptor: int, path: str, size: int) -> memoryview:

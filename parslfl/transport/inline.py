@@ -1,7 +1,7 @@
-"""Bytes that ride in the task and its result: for small payloads, with nothing to set up.
+"""Bytes that ride in the task and its result: for small models, with nothing to set up.
 
-Parsl keeps a task's result until Python's cycle collector runs, so large payloads belong in
-`file`.
+Each task carries the whole model through Parsl's messages, so there is a largest one that may. Updates
+are written out by the driver as they come (`landing`).
 
 Does not know: what the bytes mean.
 """
@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from parslfl.errors import PayloadError
 from parslfl.messages import Ref
 from parslfl.protocols import Buffer
+
+#: Bytes of the largest model that may ride in every task of a round.
+LARGEST = 8 << 20
 
 
 @dataclass(frozen=True)

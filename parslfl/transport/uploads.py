@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from parslfl.errors import PayloadError
-from parslfl.transport.file import File, write_at
+from parslfl.transport.file import File, no_room, write_at
 
 #: Seconds that a part is kept for its sender to come back.
 PATIENCE = 600.0
@@ -80,7 +80,7 @@ class Uploads:
                 part.touched = time.monotonic()
         except OSError as error:
             self.discard(name)
-            raise PayloadError(_no_room(self._home.root, error)) from None
+            raise PayloadError(no_room(self._home.root, error)) from None
 
     def finish(self, name: str, writer: object) -> int:
         """Give the file its name; its size.
@@ -131,19 +131,14 @@ class Uploads:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             if shutil.disk_usage(final.parent).free < size:
-                raise PayloadError(_no_room(self._home.root, None))
+                raise PayloadError(no_room(self._home.root, None))
             path = final.with_name(f".{final.name}.part")
             self._home.take_spare(path)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         except OSError as error:
-            raise PayloadError(_no_room(self._home.root, error)) from None
+            raise PayloadError(no_room(self._home.root, error)) from None
         return _Part(path, descriptor, size, checksum)
 
 
 def _taken_over(name: str) -> PayloadError:
     return PayloadError(f"the upload of {name} was taken over by another worker, or given up")
-
-
-def _no_room(root: str, error: OSError | None) -> str:
-    why = error.strerror if error else "No space left on device"
-    return f"the driver cannot store updates in {root}: {why}. Free space there, then resume the run"

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from parslfl import fitting
 from parslfl.commands.rehearsal import rehearse
 from parslfl.commands.request import Request
 from parslfl.data.digits import Digits
 from parslfl.data.partition import Iid
+from parslfl.errors import RunError
 from parslfl.experiment import Experiment
 from parslfl.models.softmax import Softmax
 from parslfl.sites import Federation, load_federation
@@ -81,6 +84,14 @@ def test_what_goes_down_after_the_first_round_is_said() -> None:
     assert "a round    0.029 MB down to clients (0.055 MB where they lack the model before), 0.055 MB" in text
     inline = load_federation("local", {"sites[0].transport": {"kind": "inline"}})
     assert "a round    0.055 MB down to clients, 0.055 MB up from them" in shown(inline, experiment)
+
+
+def test_a_model_too_large_to_ride_in_tasks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "LARGEST", 2751)
+    experiment = Experiment(dataset=Digits(), model=Softmax(), partition=Iid())
+    inline = load_federation("local", {"sites[0].transport": {"kind": "inline"}})
+    with pytest.raises(RunError, match="local: the model has 2,752 bytes, more than the 2,751 that may ride"):
+        shown(inline, experiment)
 
 
 def test_data_that_is_missing_is_said_not_fetched(tmp_path: Path) -> None:

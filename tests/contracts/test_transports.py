@@ -16,6 +16,7 @@ from parslfl.messages import Ref
 from parslfl.protocols import Transport
 from parslfl.transport.file import File
 from parslfl.transport.inline import Inline
+from parslfl.transport.landing import Landing
 from parslfl.transport.names import TRANSPORTS
 from parslfl.transport.proxystore import ProxyStore
 
@@ -36,10 +37,12 @@ def store(folder: Path) -> ProxyStore:
 @pytest.fixture(params=sorted(TRANSPORTS))
 def ends(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
     if request.param != "grpc":
-        both: Transport = {"file": File(str(tmp_path)), "inline": Inline(), "proxystore": store(tmp_path)}[
+        home = File(str(tmp_path))
+        driver: Transport = {"file": home, "inline": Landing(home), "proxystore": store(tmp_path)}[
             request.param
         ]
-        yield Ends(both, both, lambda data: both.put("models/a", [data], ""))  # type: ignore[no-any-return]
+        worker: Transport = Inline() if request.param == "inline" else driver
+        yield Ends(driver, worker, lambda data: driver.put("models/a", [data], ""))  # type: ignore[no-any-return]
         return
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "node"))
     with grpc_bed(tmp_path / "driver") as bed:
