@@ -29,6 +29,9 @@ _WHOLE = 128
 #: A sketch is this much wider than an even share of the numbers, and a few columns more. Twice as wide costs
 #: half as much time again, and leaves no smaller an error once `quantize` has added its own.
 _WIDER, _MORE = 1.25, 8
+#: Sketches with more columns than the longer side by this are decomposed in place: numpy would take more
+#: memory for it than the model has.
+_MANY = 6
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,7 @@ class LowRank:
         require_ratio(self.ratio)
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
-        arrays, vectors = list(trained(delta).values()), flats(delta)
-        places = _Places.of(delta)
+        vectors, places = flats(delta), _Places.of(delta)
         found = {
             index: _components(
                 vectors[index].reshape(shape), self._widest(shape), generator(seed, "sketch", index)
@@ -53,15 +55,18 @@ class LowRank:
             for index, shape in places.matrices.items()
         }
         ranks = _worth_most(found, places, self._budget(delta))
-        parts = [np.empty(0, np.float32)]
-        for index in range(len(arrays)):
-            if index in found:
-                left, right = (side[: ranks[index]] for side in found[index])
-                parts.append(np.concatenate([left, right], axis=1).reshape(-1))
-            else:
-                parts.append(vectors[index].astype(np.float32, copy=False))
+        for index, rank in ranks.items():  # what is not sent is let go before there is room for what is
+            found[index] = (found[index][0][:rank].copy(), found[index][1][:rank].copy())
+        cost = sum(ranks[index] * sum(shape) for index, shape in places.matrices.items())
+        values = np.empty(places.vectors + cost, np.float32)
+        factors, wholes = places.split(values, ranks)
+        for index, whole in wholes.items():
+            np.copyto(whole, vectors[index], casting="same_kind")
+        for index, both in factors.items():
+            for into, side in zip(both, found.pop(index), strict=True):
+                np.copyto(into, side)
         note = {"layout": fingerprint(delta), "ranks": [ranks[index] for index in places.matrices]}
-        return {"values": np.concatenate(parts)}, note
+        return {"values": values}, note
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
         return fill(self._reader(arrays, note, like), like, {})
@@ -185,26 +190,62 @@ def _components(matrix: Array, most: int, source: np.random.Generator) -> _Facto
     """
     turned = matrix.shape[0] > matrix.shape[1]
     wide = (matrix.T if turned else matrix).astype(np.float32, copy=False)
-    basis = None
-    if most < len(wide):
-        # signs instead of normal numbers: made sooner, and as good
-        signs = source.integers(0, 2, (wide.shape[1], most), np.int8)
-        sketch = np.multiply(signs, np.float32(2), dtype=np.float32) - np.float32(1)
-        basis = np.linalg.qr(wide @ sketch)[0]
-    inner = wide if basis is None else basis.T @ wide
-    vectors = np.linalg.eigh(inner @ inner.T)[1][:, ::-1]
-    left = vectors if basis is None else basis @ vectors
-    short, long = _balanced(left.T, vectors.T @ inner)
+    if most == len(wide):
+        vectors = np.linalg.eigh(wide @ wide.T)[1][:, ::-1]
+        short, long = vectors.T, vectors.T @ wide
+    elif most * _MANY <= wide.shape[1]:
+        short, long = _sketched(wide, _sketch(wide, most, source))
+    else:
+        short, long = _sketched_in_place(wide, _sketch(wide, most, source))
+    _balance(short, long)
     return (long, short) if turned else (short, long)
 
 
-def _balanced(left: Floats, right: Floats) -> _Factors:
-    """The same products, of vectors whose largest magnitudes are equal: one step of `quantize` suits both."""
-    tops = [np.abs(side).max(axis=1, keepdims=True) for side in (left, right)]
+def _sketch(wide: Floats, most: int, source: np.random.Generator) -> Floats:
+    """`wide` times random signs: made sooner than normal numbers, and as good."""
+    signs = source.integers(0, 2, (wide.shape[1], most), np.int8).astype(np.float32)
+    signs *= np.float32(2)
+    signs -= np.float32(1)
+    return wide @ signs
+
+
+def _sketched(wide: Floats, sketch: Floats) -> _Factors:
+    """The components of `wide` in the directions of its `sketch`."""
+    basis = np.linalg.qr(sketch)[0]
+    inner = basis.T @ wide
+    vectors = np.linalg.eigh(inner @ inner.T)[1][:, ::-1]
+    return (basis @ vectors).T, vectors.T @ inner
+
+
+def _sketched_in_place(wide: Floats, sketch: Floats) -> _Factors:
+    """The same but for rounding, in less than half the memory: numpy's LAPACK works on copies of copies."""
+    from scipy import linalg
+
+    doubles = sketch.astype(np.float64, order="F")
+    del sketch
+    room = int(linalg.lapack.dgeqrf_lwork(*doubles.shape)[0])
+    doubles, scales, *_ = linalg.lapack.dgeqrf(doubles, lwork=room, overwrite_a=True)
+    basis = linalg.lapack.dorgqr(doubles, scales, lwork=room, overwrite_a=True)[0].astype(np.float32)
+    del doubles
+    inner = basis.T @ wide
+    square = inner @ inner.T
+    del inner
+    square = square.astype(np.float64, order="F")
+    doubles = linalg.eigh(square, overwrite_a=True, check_finite=False)[1]
+    del square
+    left = (basis @ doubles.astype(np.float32)[:, ::-1]).T
+    del basis, doubles
+    return left, left @ wide
+
+
+def _balance(left: Floats, right: Floats) -> None:
+    """Make the largest magnitudes of each two vectors equal, the products as before: one step of `quantize`
+    suits both."""
+    tops = [np.maximum(side.max(axis=1), -side.min(axis=1))[:, None] for side in (left, right)]
     there = (tops[0] > 0) & (tops[1] > 0)
     factor = np.sqrt(np.divide(tops[1], tops[0], out=np.zeros_like(tops[0]), where=there))
-    inverse = np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
-    return left * factor, right * inverse
+    left *= factor
+    right *= np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
 
 
 def _worth_most(found: Mapping[int, _Factors], places: _Places, budget: int) -> dict[int, int]:

@@ -49,9 +49,12 @@ class RandomK:
         vectors = flats(delta)
         total = sum(vector.size for vector in vectors)
         strata = Strata(kept(self.ratio, total), total)
-        values = _picked(vectors, strata.drawn(seed))
-        if self.unbiased:
-            values *= np.diff(strata.edges(0, strata.number)).astype(np.float32)
+        values = np.empty(strata.number, np.float32)
+        starts = np.cumsum([0, *(vector.size for vector in vectors)])
+        for run, edges, steps in strata.pieces(seed):
+            _pick(vectors, starts, edges[:-1] + steps, values[run])
+            if self.unbiased:
+                values[run] *= np.diff(edges).astype(np.float32)
         return {"values": values}, {"layout": fingerprint(delta), "seed": seed}
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
@@ -106,18 +109,18 @@ class Strata:
     def drawn(self, seed: int) -> Places:
         """One place from each run."""
         places = np.empty(self.number, np.int64)
-        for run, edges, steps in self._drawn(seed):
+        for run, edges, steps in self.pieces(seed):
             np.add(edges[:-1], steps, out=places[run])
         return places
 
     def steps(self, seed: int) -> Bytes:
         """How far from its run's beginning each of the same places is: no run may be longer than 256."""
         made = np.empty(self.number, np.uint8)
-        for run, _, steps in self._drawn(seed):
+        for run, _, steps in self.pieces(seed):
             made[run] = steps
         return made
 
-    def _drawn(self, seed: int) -> Iterator[tuple[slice, Places, Places]]:
+    def pieces(self, seed: int) -> Iterator[tuple[slice, Places, Places]]:
         """Some runs at a time, their edges, and how far the places in them are from their beginnings. Whole
         numbers only, from raw words: the same on every machine and in every version of numpy."""
         source = words(seed)
@@ -148,11 +151,10 @@ class Near:
         return places[cut:stop], first + cut
 
 
-def _picked(vectors: list[Array], places: Places) -> Floats:
-    edges = np.cumsum([0, *(vector.size for vector in vectors)])
-    cuts = np.searchsorted(places, edges)
-    parts = [
-        vector[places[first:last] - edge].astype(np.float32)
-        for vector, edge, first, last in zip(vectors, edges, cuts, cuts[1:], strict=False)
-    ]
-    return np.concatenate([np.empty(0, np.float32), *parts])
+def _pick(vectors: list[Array], starts: Places, places: Places, out: Floats) -> None:
+    """Fill `out` with the numbers at `places`, which increase, of the `vectors`, which begin at `starts`."""
+    first = int(np.searchsorted(starts, places[0], "right")) - 1
+    last = int(np.searchsorted(starts, places[-1], "right"))
+    cuts = np.searchsorted(places, starts[first : last + 1]).tolist()
+    for index, begin, end in zip(range(first, last), cuts, cuts[1:], strict=False):
+        out[begin:end] = vectors[index][places[begin:end] - starts[index]]

@@ -16,7 +16,7 @@ import numpy as np
 
 from parslfl.codecs import indices
 from parslfl.codecs.compiled import compiled
-from parslfl.codecs.indices import Places
+from parslfl.codecs.indices import Marks, Places
 from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
 from parslfl.codecs.packing import packed_size
 from parslfl.codecs.pieces import Blocks, chosen, fill
@@ -43,8 +43,14 @@ class TopK:
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors = flats(delta)
         total = sum(vector.size for vector in vectors)
-        places, values = largest(vectors, kept(self.ratio, total))
-        data, note = indices.write(places, total)
+        most = kept(self.ratio, total)
+        found = _few_largest(vectors, most, total) if most < packed_size(total, 1) else None
+        if found:
+            places, values = found
+            data, note = indices.write(places, total)
+        else:
+            marks, values = _many_largest(vectors, most, total)
+            data, note = indices.write_marked(marks)
         return {"values": values, "places": data}, {"layout": fingerprint(delta), **note}
 
     def decode(self, arrays: Params, note: Mapping[str, Any], like: Params) -> Params:
@@ -106,26 +112,26 @@ def scattered(sparse: Sparse | Gapped | Blocks, like: Params) -> Params:
     return made
 
 
-def largest(vectors: Sequence[Array], most: int) -> tuple[Places, Floats]:
-    """Where the `most` numbers of largest magnitude are, in order, and the numbers.
+def _few_largest(vectors: Sequence[Array], most: int, total: int) -> tuple[Places, Floats] | None:
+    """Where the `most` numbers of largest magnitude are, in order, and the numbers; None where too many are
+    as large.
 
     The threshold is guessed from a sample, a little too low; the few that pass it are compared.
     """
-    guess = _threshold(vectors, most)
-    places, values = _above(vectors, guess)
-    while len(places) < most and guess > 0:
+    guess = _threshold(vectors, most, total)
+    while guess > 0 and (found := _above(vectors, guess, total // 4)):
+        places, values = found
+        if len(places) >= most:
+            chosen = _first_of_largest(np.abs(values), most)
+            del found
+            places = places[chosen]  # in turn: the driver holds little memory
+            return places, values[chosen]
         guess = guess / 4 if guess > 1e-30 else np.float32(0)
-        places, values = _above(vectors, guess)
-    if len(places) <= most:
-        return places, values
-    chosen = _first_of_largest(np.abs(values), most)
-    places = places[chosen]  # in turn: the driver holds little memory
-    return places, values[chosen]
+    return None
 
 
-def _threshold(vectors: Sequence[Array], most: int) -> np.float32:
+def _threshold(vectors: Sequence[Array], most: int, total: int) -> np.float32:
     """A magnitude that more than `most` numbers are above, very probably; 0 in small models."""
-    total = sum(vector.size for vector in vectors)
     stride = total // _SAMPLE
     if stride < 4:
         return np.float32(0)
@@ -135,28 +141,31 @@ def _threshold(vectors: Sequence[Array], most: int) -> np.float32:
     return np.float32(np.partition(sample, rank)[rank]) if rank > 0 else np.float32(0)
 
 
-def _above(vectors: Sequence[Array], threshold: np.float32) -> tuple[Places, Floats]:
-    """The numbers whose magnitude is above `threshold`."""
-    found, chosen = [np.empty(0, np.int64)], [np.empty(0, np.float32)]
-    for where, numbers in _blocks_above(vectors, threshold):
-        found.append(where)
-        chosen.append(numbers)
+def _above(vectors: Sequence[Array], threshold: np.float32, most: int) -> tuple[Places, Floats] | None:
+    """The numbers whose magnitude is above `threshold`; None where these are more than `most`."""
+    found, chosen, number, at = [np.empty(0, np.int64)], [np.empty(0, np.float32)], 0, 0
+    mask = np.empty(BLOCK, np.bool_)
+    for part, high in _parts(vectors):
+        over = np.greater(high, threshold, out=mask[: part.size])
+        places = np.flatnonzero(over)
+        number += places.size
+        if number > most:
+            return None
+        found.append(places + at)
+        chosen.append(part[places])
+        at += part.size
     places = np.concatenate(found)
     found.clear()
     return places, np.concatenate(chosen)
 
 
-def _blocks_above(vectors: Sequence[Array], threshold: np.float32) -> Iterator[tuple[Places, Floats]]:
-    scratch, mask, at = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.bool_), 0
+def _parts(vectors: Sequence[Array]) -> Iterator[tuple[Floats, Floats]]:
+    """All numbers, a block at a time, and their magnitudes, which the next block's overwrite."""
+    scratch = np.empty(BLOCK, np.float32)
     for vector in vectors:
         for start in range(0, vector.size, BLOCK):
             part = vector[start : start + BLOCK].astype(np.float32, copy=False)
-            high, over = scratch[: part.size], mask[: part.size]
-            np.abs(part, out=high)
-            np.greater(high, threshold, out=over)
-            places = np.flatnonzero(over)
-            yield places + at, part[places]
-            at += part.size
+            yield part, np.abs(part, out=scratch[: part.size])
 
 
 def _first_of_largest(magnitudes: Floats, most: int) -> Places:
@@ -166,3 +175,33 @@ def _first_of_largest(magnitudes: Floats, most: int) -> Places:
     level = np.flatnonzero(magnitudes == cut)
     chosen[level[: most - int(chosen.sum())]] = True
     return np.flatnonzero(chosen)
+
+
+def _many_largest(vectors: Sequence[Array], most: int, total: int) -> tuple[Marks, Floats]:
+    """The same as marks, in memory for the magnitudes of all, and then for the marks and what is sent."""
+    cut, room = _smallest_sent(vectors, most, total)
+    marks, at, sent = np.empty(total, np.bool_), 0, 0
+    values = np.empty(most, np.float32)
+    for part, high in _parts(vectors):
+        over = np.greater(high, cut, out=marks[at : at + part.size])
+        if room:
+            level = np.flatnonzero(high == cut)[:room]
+            over[level] = True
+            room -= level.size
+        some = part[over]
+        values[sent : sent + some.size] = some
+        at, sent = at + part.size, sent + some.size
+    return marks, values if sent == most else values[:sent].copy()
+
+
+def _smallest_sent(vectors: Sequence[Array], most: int, total: int) -> tuple[np.float32, int]:
+    """The smallest magnitude that is sent, and how many of it; 0 and none where all numbers are."""
+    if sum(int(np.count_nonzero(vector)) for vector in vectors) <= most:  # equal ones take long to compare
+        return np.float32(0), 0
+    magnitudes, at = np.empty(total, np.float32), 0
+    for _, high in _parts(vectors):
+        magnitudes[at : at + high.size] = high
+        at += high.size
+    magnitudes.partition(total - most)
+    cut = magnitudes[total - most]
+    return cut, most - int(np.count_nonzero(magnitudes[total - most :] > cut)) if cut > 0 else 0

@@ -13,7 +13,7 @@ from parslfl.codecs import indices
 from parslfl.codecs.pieces import Blocks
 from parslfl.codecs.randomk import RandomK, Strata
 from parslfl.codecs.sparse import Sparse
-from parslfl.codecs.topk import TopK, largest
+from parslfl.codecs.topk import TopK
 from parslfl.errors import PayloadError
 from parslfl.params import BLOCK, Params
 
@@ -44,25 +44,6 @@ def test_zeros_are_never_sent_and_one_number_always_is() -> None:
     assert TopK(1e-9).encode(DELTA)[0]["values"].tolist() == [-3]
     assert TopK(1e-9).encode({"w": np.zeros(9, np.float32)})[0]["values"].tolist() == []
     assert back(TopK(), {}) == {}
-
-
-@pytest.mark.parametrize("most", [1, 3, 1000, 400_000, 700_000])
-@pytest.mark.parametrize("kind", ["normal", "equal", "few", "steps"])
-def test_a_guessed_threshold_changes_nothing(most: int, kind: str) -> None:
-    """Models that are sampled: the same numbers as a sort of all would choose."""
-    rng = np.random.default_rng(most)
-    size = 5 * BLOCK + 12_345
-    normal = rng.normal(size=size)
-    made = {
-        "normal": normal,
-        "equal": np.ones(size),
-        "few": np.where(rng.random(size) < 1e-4, normal, 0),
-        "steps": rng.integers(-3, 4, size),
-    }[kind].astype(np.float32)
-    places, values = largest([made[: 2 * BLOCK], made[2 * BLOCK :]], most)
-    order = np.lexsort((np.arange(size), -np.abs(made)))[: min(most, np.count_nonzero(made))]
-    np.testing.assert_array_equal(places, np.sort(order))
-    np.testing.assert_array_equal(values, made[places])
 
 
 def test_sparse_updates_are_added_where_they_belong() -> None:

@@ -31,7 +31,7 @@ FLOOR[""] = 0  # parslfl itself, which holds the version
 #: What the ground floor may load: a worker pays for it in every task.
 GROUND = {"numpy", "xxhash"}
 #: Seconds to import: only inside functions, so that `parslfl --help` and a numpy worker stay quick.
-SLOW = {"torch", "torchvision", "sklearn", "medmnist", "matplotlib"}
+SLOW = {"torch", "torchvision", "scipy", "sklearn", "medmnist", "matplotlib"}
 #: The YAML border, floor 3: values below it are plain dataclasses.
 BORDER = {"pydantic", "yaml"}
 
