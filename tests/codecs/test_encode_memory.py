@@ -62,7 +62,7 @@ def peak(codec: Codec, delta: Params, monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.parametrize("shapes", [_WHOLE, _CNN], ids=["whole", "cnn"])
 @pytest.mark.parametrize("kind", ["normal", "ties", "zeros"])
-@pytest.mark.parametrize("ratio", [0.02, 0.12, 0.4, 1.0])
+@pytest.mark.parametrize("ratio", [0.02, 0.12, 0.2, 0.4, 1.0])
 def test_top_k_takes_a_model_and_a_half(
     ratio: float, kind: str, shapes: Shapes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +77,7 @@ def test_random_k_takes_what_is_sent(codec: RandomK, shapes: Shapes, monkeypatch
     assert peak(codec, delta, monkeypatch) < codec.ratio * nbytes(delta) + _PIECES
 
 
-@pytest.mark.parametrize(("codec", "most"), [(TopK(0.12), 2.3), (TopK(1.0), 4.3), (RandomK(1.0), 2)])
+@pytest.mark.parametrize(("codec", "most"), [(TopK(0.12), 2.3), (TopK(1.0), 2.7), (RandomK(1.0), 2)])
 def test_models_of_half_precision_take_twice_as_many_of_their_size(
     codec: Codec, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +116,7 @@ def test_low_rank_takes_two_models_and_a_half(
     assert peak(LowRank(ratio), delta, monkeypatch) < 2.5 * nbytes(delta) + _PIECES
 
 
-@pytest.mark.parametrize("ratio", [1e-9, 0.002, 0.1, 0.124, 0.126, 0.6, 1.0])
+@pytest.mark.parametrize("ratio", [1e-9, 0.002, 0.1, 0.124, 0.126, 0.199, 0.201, 0.6, 1.0])
 @pytest.mark.parametrize("kind", ["normal", "ties", "steps", "zeros", "few"])
 def test_top_k_is_a_stable_sort(kind: str, ratio: float) -> None:
     """Over arrays of any length and dtype, a guessed threshold or none."""

@@ -17,6 +17,7 @@ import pytest
 
 from parslfl.codecs import wire
 from parslfl.codecs.chain import Chain
+from parslfl.codecs.lowrank import LowRank
 from parslfl.codecs.quantize import Quantize
 from parslfl.codecs.randomk import RandomK
 from parslfl.codecs.raw import Raw
@@ -115,6 +116,10 @@ CASES = [
     Case(FedAvg(), Zstd(), keep=0.9, shape=FLAT),
     Case(FedAvg(), downlink=TopK(0.3)),
     Case(FedAdam(), downlink=Zstd()),
+    Case(FedAvg(), half=True, downlink=TopK(1.0)),
+    Case(FedAdam(), downlink=ALL_TOP),
+    Case(FedAvg(), downlink=RandomK(1.0)),
+    Case(FedAvg(), downlink=LowRank(0.6)),
     Case(Three()),
 ]
 
