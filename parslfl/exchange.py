@@ -19,7 +19,7 @@ from typing import Any
 
 from parslfl.downlink import DIFFERENCES, NEWEST
 from parslfl.errors import PayloadError, RunError
-from parslfl.folding.checkpoints import Checkpoint
+from parslfl.folding.checkpoints import Checkpoint, view
 from parslfl.folding.finishing import Finished
 from parslfl.graph import DRIVER
 from parslfl.messages import Difference, Failure, ModelRef, Outcome, Ref, RoundPlan, Update, update_name
@@ -105,7 +105,7 @@ class Exchange:
         refs: dict[Transport, Ref] = {self.home: Ref(size, digest, path=name)}
         for transport in self.places.values():
             if transport not in refs:
-                refs[transport] = transport.put(name, [path.read_bytes()], digest)
+                refs[transport] = transport.put(name, [view(path)], digest)
         for served in self.served.values():
             served.offer(name, size)
         return {place: refs[transport] for place, transport in self.places.items()}

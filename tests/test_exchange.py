@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parslfl.channels import File, Inline
+from parslfl.channels import File, Inline, ProxyStore
 from parslfl.closing import Closing
 from parslfl.codecs import wire
 from parslfl.codecs.raw import Raw
@@ -23,7 +23,8 @@ from parslfl.exchange import Exchange, open_exchange
 from parslfl.folding import checkpoints
 from parslfl.folding.checkpoints import Checkpoint
 from parslfl.folding.desk import Desk
-from parslfl.folding.merging import Folding, Merged, merge
+from parslfl.folding.folding import Folding
+from parslfl.folding.merging import Merged, merge
 from parslfl.folding.receiving import discard
 from parslfl.learning import LocalWork
 from parslfl.messages import Assignment, Client, Outcome, Ref, RoundPlan, Update, update_name
@@ -92,6 +93,31 @@ def test_a_strategys_state_is_published_as_a_model_is(tmp_path: Path) -> None:
     with pytest.raises(PayloadError):
         exchange.places["here"].get(refs["here"])
     assert path.exists()
+
+
+@pytest.mark.parametrize(("kind", "most"), [("file", 0), ("proxystore", 1), ("inline", 1)])
+def test_a_model_goes_out_in_one_copy_at_most(tmp_path: Path, kind: str, most: int) -> None:
+    """Its file is mapped; what is put into a store, or into tasks, is in memory once."""
+    transport = {
+        "file": File(path=str(tmp_path / "shared")),
+        "proxystore": ProxyStore(connector="file", options={"store_dir": str(tmp_path / "store")}),
+        "inline": Inline(),
+    }[kind]
+    place = Site(name="here", clients=1, executor=Local(), transport=transport)
+    exchange = open_exchange(tmp_path / "run", (place,))
+    path = tmp_path / "run" / "models" / "round-0001.plm"
+    path.parent.mkdir(parents=True)
+    model = {"w": np.ones((1024, 1024), np.float32)}
+    start = Checkpoint(1, path, checkpoints.write(path, model), Path(), "")
+    exchange.withdraw(exchange.publish(start))  # imports are not what is measured
+    tracemalloc.start()
+    refs = exchange.publish(start)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert wire.unpack(exchange.places["here"].get(refs["here"]), start.model)[0]["w"].shape == (1024, 1024)
+    assert peak < most * nbytes(model) + (1 << 18)
+    exchange.withdraw(refs)
+    exchange.close()
 
 
 MODEL: Params = {"w": np.zeros((768, 512), np.float32)}

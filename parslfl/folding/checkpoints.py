@@ -81,6 +81,12 @@ def write(
     return packed.checksum
 
 
+def view(path: Path) -> memoryview:
+    """The bytes in `path`, mapped read-only."""
+    with path.open("rb") as stream:
+        return memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
+
+
 def read(path: Path, expect: str) -> Params:
     """The arrays in `path`, mapped read-only, once their checksum is found to be `expect`.
 
@@ -88,9 +94,7 @@ def read(path: Path, expect: str) -> Params:
         RunError: the file is gone or damaged.
     """
     try:
-        with path.open("rb") as stream:
-            view = memoryview(mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ))
-        return wire.unpack(view, expect)[0]
+        return wire.unpack(view(path), expect)[0]
     except (OSError, ValueError, PayloadError) as error:
         raise RunError(f"cannot use the checkpoint {path}: {error}") from None
 

@@ -137,7 +137,7 @@ def _averaged(
     """The means of a linear strategy; of the memory only theirs is left, where more will be needed."""
     width = width_of(evidence, folding.strategy)
     mean, *extra = (folding.desk.mean(lanes, scale, weight) for scale in range(width))
-    if folding.desk.state or folding.downlink:
+    if folding.desk.state or folding.downlink or folding.in_stores:
         folding.desk.keep_first_lane()
         POOL.forget()
     return mean, Cohort(tuple(evidence), folding.clients, tuple(extra), folding.room_for_state())

@@ -71,6 +71,11 @@ class Folding:
         crowded = self._sums + self._hand > self._budget
         return self.spill if crowded or self._is_much(self._end) else None
 
+    @property
+    def in_stores(self) -> bool:
+        """Whether the next model is in memory when it goes out."""
+        return any(map(_fetches, self.transports.values()))
+
     def room_for_state(self) -> Params:
         """In a file, where the mean and a new state would take too much memory; else none."""
         state = self.desk.state
@@ -114,7 +119,7 @@ class Folding:
         return most + (submodel.most(self.desk.like) if self.in_parts else 0)
 
     def _in_hand(self, codec: Codec, site: str) -> float:
-        like, fetched = self.desk.like, getattr(self.transports[site], "fetches", False)
+        like, fetched = self.desk.like, _fetches(self.transports[site])
         if site in self.summed:
             return nbytes(wide(like)) if fetched else 0
         dense = nbytes(trained(like)) if needs_all(self.strategy) else 0
@@ -124,3 +129,7 @@ class Folding:
     def in_parts(self) -> bool:
         """Whether any client was asked for a part of the model only."""
         return any(work.keep < 1 for work in self.works.values())
+
+
+def _fetches(transport: Transport) -> bool:
+    return bool(getattr(transport, "fetches", False))

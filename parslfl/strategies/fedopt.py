@@ -160,7 +160,11 @@ def _room(state: Params, cohort: Cohort) -> Params:
 
 def _filled(params: Params, value: float) -> Params:
     """Arrays like the trained ones of `params`, in at least float32, full of `value`."""
-    return {name: np.full(array.shape, value, array.dtype) for name, array in wide(params).items()}
+    made = {name: np.zeros(array.shape, array.dtype) for name, array in wide(params).items()}
+    if value:  # zeros that nobody writes to take no memory
+        for array in made.values():
+            array.fill(value)
+    return made
 
 
 def _below_one(name: str, value: float) -> None:
