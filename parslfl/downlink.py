@@ -30,7 +30,7 @@ from parslfl.errors import PayloadError, RunError
 from parslfl.folding import scratch
 from parslfl.folding.checkpoints import write
 from parslfl.messages import Difference, ModelRef, Ref
-from parslfl.params import Params, fold, nbytes, trained
+from parslfl.params import Params, fold, nbytes, trained, wide
 from parslfl.protocols import Buffer, Codec, Transport, at_most, in_hand
 from parslfl.transport import node_cache
 
@@ -72,7 +72,8 @@ def take(out: Outgoing, old: Params, new: Params, residual: Params) -> Taken:
     Raises:
         RunError: the codec cannot write it.
     """
-    much = at_most(out.codec, old) + in_hand(out.codec, old) > _LITTLE * nbytes(trained(old))
+    size = nbytes(trained(old))
+    much = at_most(out.codec, old) + in_hand(out.codec, old) > _LITTLE * size or nbytes(wide(old)) > size
     folder = out.path.parent if much else None
     step = scratch.empty_like(trained(old), folder)
     for name, array in step.items():

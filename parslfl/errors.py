@@ -15,6 +15,7 @@ Does not know: who shows them, or which exit code they become.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,14 @@ class RunError(ParslflError):
 
 class QuorumError(ParslflError):
     """A round ended with fewer updates than its quorum."""
+
+
+def unwritable(what: str, error: OSError | None) -> str:
+    """Why the driver cannot do `what` on a disk, and the cure; without an `error`, for want of room."""
+    full = error is None or error.errno in (errno.ENOSPC, errno.EDQUOT)
+    why = error.strerror if error else "No space left on device"
+    cure = "Free space there" if full else "Mend that"
+    return f"the driver cannot {what}: {why}. {cure}, then resume the run"
 
 
 @contextmanager

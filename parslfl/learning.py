@@ -162,9 +162,9 @@ class Evidence:
 class Cohort:
     """The accepted updates of a round, in cohort order, among `clients` in the federation.
 
-    `extra`: the means for the strategy's second and further scales (see `protocols.Scaled`). `room`: memory
-    for the next state, arrays like the state's full of anything, where a new state would take the driver too
-    much of its own; else {}.
+    `extra`: the means for the strategy's second and further scales (see `protocols.Scaled`). `room`: where a
+    next state would take too much memory, arrays like the state's in a file, which hold anything: a strategy
+    may fill them all and return them as the next state. Else {}.
     """
 
     evidence: tuple[Evidence, ...]

@@ -122,8 +122,8 @@ class _Run:
     def go(self) -> Iterator[RoundReport]:
         self._remember(*journal.reports(self.run.path))
         start = self.run.checkpoint() or self._first()
-        require_room(self.federation, start.path.stat().st_size)
         self._open(start)
+        require_room(self.federation, start.path.stat().st_size)
         refs = self._publish(start, {})
         pending = self._unevaluated(refs)
         for round in range(start.round, self.experiment.rounds):

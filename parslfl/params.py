@@ -70,15 +70,19 @@ class Joined(dict[str, Array]):
     @classmethod
     def empty_like(cls, params: Mapping[str, Array], empty: Empty = np.empty) -> Params:
         """Memory for arrays like `params`, contiguous; in one vector if they have one dtype. `empty` makes
-        what has so many elements of a dtype."""
-        if len({array.dtype for array in params.values()}) != 1:
-            return {n: empty(array.size, array.dtype).reshape(array.shape) for n, array in params.items()}
-        made, at = cls(), 0
-        made.vector = empty(size(params), next(iter(params.values())).dtype)
+        what has so many elements of a dtype, once for each dtype."""
+        sizes: dict[np.dtype[Any], int] = {}
+        for array in params.values():
+            sizes[array.dtype] = sizes.get(array.dtype, 0) + array.size
+        rest = {dtype: empty(number, dtype) for dtype, number in sizes.items()}
+        made = cls()
+        for vector in rest.values():
+            made.vector = vector
         for name, array in params.items():
-            made[name] = made.vector[at : at + array.size].reshape(array.shape)
-            at += array.size
-        return made
+            vector = rest[array.dtype]
+            made[name] = vector[: array.size].reshape(array.shape)
+            rest[array.dtype] = vector[array.size :]
+        return made if len(rest) == 1 else dict(made)
 
 
 def clear(params: Params) -> None:

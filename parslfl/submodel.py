@@ -28,6 +28,8 @@ Kept = dict[str, tuple[Indices | None, ...]]
 Where = tuple[Any, ...]
 #: A contiguous piece of an array: slices of its first dimensions.
 Piece = tuple[slice, ...]
+#: Bytes of a bitmap that are looked at at once.
+_BYTES = BLOCK // 8
 #: Dtype of indices that came: no dimension of a model is longer.
 _INDEX = np.dtype(np.int32)
 
@@ -164,8 +166,15 @@ def _indices(text: str, longest: int) -> Indices:
     if len(text) > longest // 6 + 8:  # base64 has six bits a character
         raise ValueError(f"a bitmap of {len(text)} characters for dimensions of at most {longest}")
     data = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
-    found = [
-        (np.flatnonzero(np.unpackbits(data[at : at + BLOCK], bitorder="little")) + 8 * at).astype(_INDEX)
-        for at in range(0, data.size, BLOCK)
-    ]
-    return np.concatenate(found or [np.empty(0, _INDEX)])
+    starts = range(0, data.size, _BYTES)  # twice a piece at a time: the driver holds little memory
+    found = np.empty(sum(int(np.count_nonzero(_bits(data, at))) for at in starts), _INDEX)
+    done = 0
+    for at in starts:
+        some = np.flatnonzero(_bits(data, at))
+        np.add(some, 8 * at, out=found[done : done + some.size], casting="same_kind")
+        done += some.size
+    return found
+
+
+def _bits(data: npt.NDArray[np.uint8], at: int) -> npt.NDArray[np.uint8]:
+    return np.unpackbits(data[at : at + _BYTES], bitorder="little")

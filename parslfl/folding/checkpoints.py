@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from parslfl.codecs import wire
-from parslfl.errors import PayloadError, RunError
+from parslfl.errors import PayloadError, RunError, unwritable
 from parslfl.params import Params, is_mapped
 
 
@@ -68,16 +68,24 @@ def write(
     `spare`: a file that nobody needs any more; its memory is written over, which takes less time
     than new memory does. Not forced to the disk: a driver that dies loses nothing, and after a
     power failure the checksum tells.
+
+    Raises:
+        RunError: it cannot be written.
     """
     packed = wire.pack(params, note)
     part = path.with_name(f".{path.name}.part")
-    if spare is not None:
-        with contextlib.suppress(FileNotFoundError):
-            spare.rename(part)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as stream:
-        stream.writelines(packed.buffers)
-        stream.truncate()
-    part.replace(path)
+    try:
+        if spare is not None:
+            with contextlib.suppress(FileNotFoundError):
+                spare.rename(part)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o644), "wb") as stream:
+            stream.writelines(packed.buffers)
+            stream.truncate()
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise RunError(unwritable(f"write {path}", error)) from None
     return packed.checksum
 
 

@@ -143,7 +143,7 @@ class Desk:
         self.counts.clear()
 
     def keep_in(self, folder: Path | None) -> None:
-        """From now on sums are in files on the disk of `folder`, and none is in memory; None: they may be."""
+        """New sums lie in files on the disk of `folder`, those in memory are forgotten; None: in memory."""
         if folder is not None and folder != self.folder:
             self.totals = {key: sums for key, sums in self.totals.items() if not in_memory(sums)}
         self.folder = folder

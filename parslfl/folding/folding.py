@@ -28,9 +28,10 @@ from parslfl.protocols import Codec, Strategy, Transport, at_most, in_hand, need
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
 #: the machine: the order of summation, and so the result's bits, depends on it.
 _LANES = 2
-#: What a round may take, in models; and its sums, what waits and the updates in hand: pieces of a few
-#: megabytes have the rest.
-_LIMIT, _MODELS = 3, 2.85
+#: What a step may take, in models: three, and some numbers in a state beside them.
+_LIMIT = 3.01
+#: What sums, what waits and the updates in hand may take: of three, pieces of a few megabytes have the rest.
+_MODELS = 2.85
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,20 @@ class Folding:
         return any(map(_fetches, self.transports.values()))
 
     def room_for_state(self) -> Params:
-        """In a file, where the mean and a new state would take too much memory; else none."""
+        """In a file, where the means and a new state would take too much memory; else none."""
         state = self.desk.state
         much = self.spill is not None and self._is_much(self._narrowed + nbytes(state))
         return scratch.empty_like(state, self.spill) if much else {}
 
     def _is_much(self, needed: int) -> bool:
-        """Whether the end of a round may not take so many bytes, beside pieces."""
+        """Whether a step may not take so many bytes, beside pieces."""
         return needed > _LIMIT * nbytes(trained(self.desk.like))
 
     @property
     def _narrowed(self) -> int:
-        """Bytes of a mean that is in another dtype than its sum."""
+        """Bytes of means that are in another dtype than their sums."""
         own = nbytes(trained(self.desk.like))
-        return own if nbytes(wide(self.desk.like)) > own else 0
+        return self._width * own if nbytes(wide(self.desk.like)) > own else 0
 
     @property
     def _budget(self) -> float:
@@ -101,15 +102,20 @@ class Folding:
         """Bytes of a lane's sums: for each of the strategy's scales, and those that count."""
         if needs_all(self.strategy):
             return 0
-        width = 1
-        with contextlib.suppress(PayloadError, RunError):  # of a made-up update: real ones will tell
-            width = likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
-        return (width + self.in_parts) * nbytes(wide(self.desk.like))
+        return (self._width + self.in_parts) * nbytes(wide(self.desk.like))
+
+    @cached_property
+    def _width(self) -> int:
+        """How many sums the strategy wants, and how many means it gets."""
+        if not needs_all(self.strategy):
+            with contextlib.suppress(PayloadError, RunError):  # of a made-up update: real ones will tell
+                return likely_width(next(iter(self.works.values()), LocalWork()), self.strategy)
+        return 1
 
     @property
     def _end(self) -> int:
-        """Bytes of what a step is made of: a sum, its mean, and the next state."""
-        return nbytes(wide(self.desk.like)) + self._narrowed + nbytes(self.desk.state)
+        """Bytes of what a step is made of: sums, their means, and the next state."""
+        return self._width * nbytes(wide(self.desk.like)) + self._narrowed + nbytes(self.desk.state)
 
     @cached_property
     def _hand(self) -> float:

@@ -1,7 +1,7 @@
 """Memory for what a process cannot hold beside all else: arrays in a file that has no name.
 
 As with mapped updates, the system writes them to the disk where memory is short, and has what they took for
-others; they are gone when nobody uses them, whatever becomes of the process.
+others (not on a RAM disk); they are gone when nobody uses them, whatever becomes of the process.
 
 Does not know: what lies in them.
 """
@@ -58,4 +58,4 @@ def _empty(folder: Path, size: int, dtype: np.dtype[Any]) -> Array:
             return np.frombuffer(memoryview(mmap.mmap(file.fileno(), needed)), dtype)
     except OSError as error:
         much = f"{needed / 1e6:.0f} MB that would take too much memory"
-        raise RunError(f"{folder} has no room for {much}: {error.strerror}") from None
+        raise RunError(f"cannot put {much} into a file in {folder}: {error.strerror}") from None

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from parslfl.errors import PayloadError
+from parslfl.errors import PayloadError, unwritable
 from parslfl.messages import Ref
 from parslfl.protocols import Buffer
 from parslfl.transport.buffers import POOL
@@ -125,9 +125,8 @@ class File:
 
 
 def no_room(root: str, error: OSError | None) -> str:
-    """Why the driver could not write an update into `root`; without an `error`, for want of room."""
-    why = error.strerror if error else "No space left on device"
-    return f"the driver cannot store updates in {root}: {why}. Free space there, then resume the run"
+    """Why the driver could not write an update into `root`."""
+    return unwritable(f"store updates in {root}", error)
 
 
 def _read(descriptor: int, path: str, size: int) -> memoryview:

@@ -18,8 +18,8 @@ from parslfl.protocols import Buffer
 from parslfl.transport.file import File, no_room
 from parslfl.transport.inline import Inline
 
-#: Bytes up to which what came stays in its result: a file would cost more than it saves.
-STAYS = 1 << 16
+#: Bytes up to which what came stays in its result: a future takes as much.
+STAYS = 1 << 12
 
 
 @dataclass(frozen=True)

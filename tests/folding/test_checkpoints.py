@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,15 @@ def test_what_is_mapped_or_has_no_place_stays_as_it_is(tmp_path: Path) -> None:
     found = checkpoints.read(tmp_path / "m", checkpoints.write(tmp_path / "m", NEW))
     assert checkpoints.mapped(found, tmp_path / "held") is found
     assert checkpoints.mapped(OLD, None) is OLD
+
+
+def test_a_disk_that_is_full_gets_no_half_a_file(tmp_path: Path) -> None:
+    """What the system says of a file that is too large is said as of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    try:
+        with pytest.raises(RunError, match=r"cannot write .*/model: File too large\. Mend that, then resume"):
+            checkpoints.write(tmp_path / "model", {"w": np.ones(1 << 16, np.float32)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())

@@ -70,6 +70,16 @@ class Three(FedAvg):
         return made, super().step({}, params, mean, cohort)[1]
 
 
+class Two(Three):
+    """The same with one sum and one model less."""
+
+    def scales(self, evidence: Evidence) -> tuple[float, ...]:
+        return 1.0, 2.0
+
+    def start(self, params: Params) -> Params:
+        return dict(list(super().start(params).items())[:2])
+
+
 class Stateful(Three):
     """The same with one sum."""
 
@@ -114,6 +124,7 @@ CASES = [
     Case(FedAvg(), TopK(0.1), keep=0.9, shape=LONG),
     Case(Scaffold(), Zstd(), keep=0.9, shape=LONG),
     Case(FedAvg(), Zstd(), keep=0.9, shape=FLAT),
+    Case(FedAvg(), keep=0.9, shape=FLAT, half=True),
     Case(FedAvg(), downlink=TopK(0.3)),
     Case(FedAdam(), downlink=Zstd()),
     Case(FedAvg(), half=True, downlink=TopK(1.0)),
@@ -121,6 +132,8 @@ CASES = [
     Case(FedAvg(), downlink=RandomK(1.0)),
     Case(FedAvg(), downlink=LowRank(0.6)),
     Case(Three()),
+    Case(Two()),
+    Case(Two(), half=True),
 ]
 
 
@@ -261,9 +274,20 @@ def small_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("small_files")
 def test_a_disk_without_room_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=rf"{tmp_path} has no room for 4 MB that would take too much memory"):
+    with pytest.raises(RunError, match=rf"cannot put 4 MB .* into a file in {tmp_path}: File too large"):
         scratch.empty_like({"w": np.empty(1_000_000, np.float32)}, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_many_arrays_of_several_dtypes_need_few_files(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    like: Params = {f"w{n}": np.full((2, n), n, np.float32) for n in range(300)}
+    like |= {f"n{n}": np.full((), n, np.int64) for n in range(300)}
+    made = scratch.copied(like, tmp_path)
+    assert list(made) == list(like)
+    assert all(np.array_equal(made[name], array) for name, array in like.items())
+    assert [array.dtype for array in made.values()] == [array.dtype for array in like.values()]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
 
 
 def test_memory_goes_with_its_last_array(tmp_path: Path) -> None:
