@@ -169,8 +169,12 @@ def test_a_damaged_checkpoint_is_noticed(federation: Federation, experiment: Mak
     damaged = bytearray(model.read_bytes())
     damaged[-70] ^= 1
     model.write_bytes(damaged)
+    two = one.model_copy(update={"rounds": 2})
     with pytest.raises(RunError, match=r"cannot use the checkpoint .*round-0001.plm: checksum"):
-        next(rounds(federation, one.model_copy(update={"rounds": 2}), tmp_path / "run", resume=True))
+        next(rounds(federation, two, tmp_path / "run", resume=True))
+    model.unlink()
+    with pytest.raises(RunError, match=r"round-0001.plm: .*No such file.*round-0000.plm is still there"):
+        next(rounds(federation, two, tmp_path / "run", resume=True))
 
 
 def test_more_clients_than_samples(federation: Federation, experiment: Make, tmp_path: Path) -> None:
