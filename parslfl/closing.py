@@ -59,6 +59,7 @@ class Closing:
         self._waiting, self._keep = waiting, keep
         self._lock = threading.Lock()
         self._updates = 0
+        self._over = False
         self._timer: threading.Timer | None = None
 
     def watch(self, futures: Mapping[Client, Future[Outcome]]) -> None:
@@ -69,7 +70,15 @@ class Closing:
             self._timer.daemon = True
             self._timer.start()
         for client, future in futures.items():
-            future.add_done_callback(partial(self._arrived, client))
+            self.follow(client, future)
+
+    def follow(self, client: Client, future: Future[Outcome]) -> None:
+        """Settle `client`, whose training was sent only now, when its train future is done."""
+        future.add_done_callback(partial(self._arrived, client))
+
+    def awaits(self, client: Client) -> bool:
+        """Whether the round is open, and `client` has not settled."""
+        return not (self._over or _taken(self.settled[client]))
 
     def watch_job(
         self, task: RanksTask, answer: Future[Partial], on_surplus: Callable[[Partial], None]
@@ -79,6 +88,7 @@ class Closing:
 
     def close(self, why: str) -> None:
         """Count out every client that has not settled."""
+        self._over = True  # schedulers may take a while to say why they wait
         waiting = [client for client, settled in self.settled.items() if not _taken(settled)]
         queues = {site: self._queue(site) for site in {client.site for client in waiting}}
         for client in waiting:
@@ -96,6 +106,7 @@ class Closing:
 
     def cancel(self) -> None:
         """Stop the clock: the run is ending."""
+        self._over = True
         if self._timer is not None:
             self._timer.cancel()
 

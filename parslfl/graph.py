@@ -1,5 +1,6 @@
 """A round as a graph of Parsl apps: `train` per client, chains of `merge`, one `finish`.
 
+All are submitted at once, but for `train` tasks that carry the model: they go in `turns`.
 A site may merge its own clients' updates: then its sum comes into the first chain, after all updates.
 
 Nothing is waited for while the graph is built. Parsl lets one failed task fail everything that
@@ -12,6 +13,7 @@ Does not know: which clients to choose, or what becomes of the new model.
 from __future__ import annotations
 
 import pickle
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -41,17 +43,21 @@ from parslfl.messages import (
     Update,
 )
 from parslfl.mpi import job as mpi_job
+from parslfl.transport.inline import Inline
+from parslfl.turns import AHEAD, Turns
 
 #: Label of the thread executor for the driver's own work.
 DRIVER = "driver"
 #: Updates folded by one merge app: fewer apps than clients, yet folding starts early.
 _GROUP = 4
+#: Parsl numbers tasks without a lock, and callbacks submit some while the graph is built, or within it.
+_SUBMITTING = threading.RLock()
 
 
 @dataclass(frozen=True)
 class Flight:
-    """A round that is under way. `tasks`: whose training each of Parsl's task numbers is; `began`: seconds
-    since the epoch."""
+    """A round that is under way. `tasks`: whose training each of Parsl's task numbers is, as far as they have
+    been sent; `began`: seconds since the epoch."""
 
     plan: RoundPlan
     finished: Future[finishing.Finished]
@@ -99,10 +105,13 @@ class Round:
 
 
 def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight:
-    """Put the whole round's graph into `kernel` and return at once."""
+    """Put the round's graph into `kernel` and return at once; what carries the model follows in its turn."""
     began = time.time()
-    futures = {t.client: submit(kernel, t.client.site, tasks.train, t) for t in job.train_tasks}
-    closing.watch(futures)
+    tids: dict[int, Client] = {}
+    riding, send = _riding(job.train_tasks), partial(_train, kernel, tids)
+    closing.watch({t.client: send(t) for t in job.train_tasks if t.client.site not in riding})
+    for site, own in riding.items():
+        Turns(own, AHEAD * _most_workers(kernel, site), send, closing).begin()
     jobs = {t.site: submit(kernel, t.site, mpi_job.run_site, t) for t in job.ranks_tasks}
     for ranks_task in job.ranks_tasks:
         closing.watch_job(ranks_task, jobs[ranks_task.site], partial(_tidy, job, ranks_task.site))
@@ -131,8 +140,35 @@ def submit_round(kernel: DataFlowKernel, job: Round, closing: Closing) -> Flight
         job.spare,
         *(chains[lane] for lane in sorted(chains)),
     )
-    tids = {future.tid: client for client, future in futures.items()}
     return Flight(job.plan, finished, closing, tids, began, gatherings)
+
+
+def _train(kernel: DataFlowKernel, tids: dict[int, Client], task: TrainTask) -> AppFuture:
+    future = submit(kernel, task.client.site, tasks.train, task)
+    tids[future.tid] = task.client
+    if isinstance(task.transport, Inline):
+        future.add_done_callback(_let_go)
+    return future
+
+
+def _let_go(done: Any) -> None:
+    """Parsl keeps tasks until Python's cycle collector runs; those sent by value have a model each."""
+    done.task_record["args"] = ()
+
+
+def _riding(train_tasks: Sequence[TrainTask]) -> dict[str, list[TrainTask]]:
+    """Those that carry the model, by site."""
+    found: dict[str, list[TrainTask]] = {}
+    for task in train_tasks:
+        if isinstance(task.transport, Inline):
+            found.setdefault(task.client.site, []).append(task)
+    return found
+
+
+def _most_workers(kernel: DataFlowKernel, site: str) -> int:
+    """Workers that `site` can have at once, with all its blocks."""
+    executor: Any = kernel.executors[site]
+    return int(executor.most_workers)
 
 
 def _gathering(
@@ -178,9 +214,10 @@ def submit(kernel: DataFlowKernel, label: str, function: Callable[..., Any], *ar
     """
     if label != DRIVER and _only_here(args):
         function, args = tasks.by_value, (cloudpickle.dumps((function, args)),)
-    future: AppFuture = kernel.submit(
-        function, app_args=args, executors=[label], cache=False, ignore_for_cache=[], app_kwargs={}
-    )
+    with _SUBMITTING:
+        future: AppFuture = kernel.submit(
+            function, app_args=args, executors=[label], cache=False, ignore_for_cache=[], app_kwargs={}
+        )
     return future
 
 

@@ -48,12 +48,16 @@ class Pool(HighThroughputExecutor):
 
     It does not wait for ever when its interchange process has died, and not for heartbeats when
     the scheduler says that a block is gone. `max_idle`: seconds without a task after which a block
-    ends while others work; None: only all together, as Parsl's strategy has it.
+    ends while others work; None: only all together, as Parsl's strategy has it. `most_workers`: of all
+    blocks that the site may have.
     """
 
     def __init__(self, *, max_idle: float | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self.max_idle = max_idle
+        blocks = self.provider  # now: some providers lower `max_blocks` for a while
+        nodes = blocks.max_blocks * blocks.nodes_per_block if blocks is not None else 1
+        self.most_workers = max(1, int(nodes * self.workers_per_node))
         self.ledger = Ledger()
         self._given_up: set[object] = set()
 

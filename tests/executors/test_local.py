@@ -27,6 +27,7 @@ def test_the_raw_block_wins(tmp_path: Path) -> None:
     made = Local(workers=1, parsl=raw).build("here", tmp_path)
     assert (made.heartbeat_period, made.encrypted) == (7, False)
     assert (made.provider.max_blocks, made.provider.worker_init) == (2, "true")
+    assert made.most_workers == 2 * made.workers_per_node
     assert made.heartbeat_threshold == 20
 
 

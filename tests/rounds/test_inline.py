@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import gc
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from looking import task_seeds
+from mischief import Mischief
+from parsl.dataflow.dflow import DataFlowKernel
+from parsl.dataflow.futures import AppFuture
 
-from parslfl import fitting
+from parslfl import fitting, graph
 from parslfl.channels import Inline
 from parslfl.errors import QuorumError, RunError
 from parslfl.experiment import Experiment
-from parslfl.messages import Ref, Update
+from parslfl.messages import Ref, TrainTask, Update
 from parslfl.orchestrator import rounds
 from parslfl.reports import ClientSettled, Event, RoundReport, RoundStarted
 from parslfl.rundir import journal
@@ -47,11 +52,36 @@ def uncollected() -> Iterator[None]:
     gc.enable()
 
 
+class Sent:
+    """Train tasks in the order in which Parsl was given them, and the most that were not done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clients: list[int] = []
+        self.most, self._open, self._submit = 0, list[AppFuture](), graph.submit
+        monkeypatch.setattr(graph, "submit", self.submit)
+
+    def submit(
+        self, kernel: DataFlowKernel, label: str, function: Callable[..., object], *args: object
+    ) -> AppFuture:
+        future = self._submit(kernel, label, function, *args)
+        if isinstance(args[0], TrainTask):
+            self.clients.append(args[0].client.index)
+            self._open.append(future)
+            self.most = max(self.most, sum(not one.done() for one in self._open))
+        return future
+
+
 @pytest.mark.usefixtures("uncollected")
 def test_the_bits_of_a_file_run_and_no_bytes_in_results(
-    plain: list[RoundReport], inline: Federation, experiment: Make, tmp_path: Path
+    plain: list[RoundReport],
+    inline: Federation,
+    experiment: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of the references that came, which Parsl holds until the collector runs, none has its bytes."""
+    monkeypatch.setattr(graph, "AHEAD", 1)  # or all four go at once
+    sent = Sent(monkeypatch)
     heard: list[Event] = []
     made = list(rounds(inline, experiment(dataset=LARGE), tmp_path / "run", watch=heard.append))
     assert [(r.model, r.accuracy) for r in made] == [(r.model, r.accuracy) for r in plain]
@@ -65,6 +95,39 @@ def test_the_bits_of_a_file_run_and_no_bytes_in_results(
     left = [one for one in gc.get_objects() if type(one) is Ref and one.checksum in digests]
     assert len(left) > len(came)  # or nothing would have been looked at
     assert not any(one.data for one in left)
+    assert (len(sent.clients), sent.most) == (8, 2)
+
+
+def test_a_client_whose_worker_dies_makes_room_and_the_tasks_keep_their_order(
+    inline: Federation, experiment: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = Sent(monkeypatch)
+    model = Mischief("die", task_seeds(0, 0), str(tmp_path / "mark"))
+    lone = Federation(sites=(inline.sites[0].model_copy(update={"retries": 0}),))
+    (report,) = rounds(lone, experiment(model=model, rounds=1, per_round=8), tmp_path / "run")
+    assert [(f.client.index, f.kind) for f in report.failures] == [(0, "lost")]
+    assert (sent.clients, sent.most) == (list(range(8)), 4)
+    assert (len(report.updates), report.incidents) == (7, ())
+
+
+def test_what_had_no_turn_when_the_round_closed_is_not_sent(
+    inline: Federation,
+    experiment: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The last seven of eight clients sleep; the first one does not, and its update is enough."""
+    sent = Sent(monkeypatch)
+    model = Mischief("sleep", task_seeds(0, *range(1, 8)), seconds=2)
+    (report,) = rounds(
+        inline, experiment(model=model, rounds=1, per_round=8, fastest=1, quorum=1), tmp_path / "run"
+    )
+    assert sent.clients == [0, 1, 2, 3]
+    assert {(f.kind, f.reason) for f in report.failures} == {("late", "not among the fastest 1")}
+    assert len(report.failures) == 7
+    assert journal.reports(tmp_path / "run") == [report]
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 def test_what_a_killed_driver_left_is_cleared_and_the_run_ends_with_the_same_bits(
