@@ -48,23 +48,21 @@ class LowRank:
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors, places = flats(delta), _Places.of(delta)
-        found = {
-            index: _components(
-                vectors[index].reshape(shape), self._widest(shape), generator(seed, "sketch", index)
-            )
-            for index, shape in places.matrices.items()
-        }
-        ranks = _worth_most(found, places, self._budget(delta))
+        found, energies = dict[int, _Found](), dict[int, Floats]()
+        for index, shape in places.matrices.items():
+            most, source = self._widest(shape), generator(seed, "sketch", index)
+            found[index], energies[index] = _components(_wide(vectors[index], shape), most, source)
+        ranks = _worth_most(energies, places, self._budget(delta))
         for index, rank in ranks.items():  # what is not sent is let go before there is room for what is
-            found[index] = (found[index][0][:rank].copy(), found[index][1][:rank].copy())
+            found[index] = found[index].first(rank)
         cost = sum(ranks[index] * sum(shape) for index, shape in places.matrices.items())
         values = np.empty(places.vectors + cost, np.float32)
         factors, wholes = places.split(values, ranks)
         for index, whole in wholes.items():
             np.copyto(whole, vectors[index], casting="same_kind")
-        for index, both in factors.items():
-            for into, side in zip(both, found.pop(index), strict=True):
-                np.copyto(into, side)
+        for index, (left, right) in factors.items():
+            into = (right, left) if left.shape[1] > right.shape[1] else (left, right)
+            found.pop(index).write(_wide(vectors[index], places.matrices[index]), *into)
         note = {"layout": fingerprint(delta), "ranks": [ranks[index] for index in places.matrices]}
         return {"values": values}, note
 
@@ -182,23 +180,50 @@ def _ranks(note: Mapping[str, Any], places: _Places) -> dict[int, int]:
     }
 
 
-def _components(matrix: Array, most: int, source: np.random.Generator) -> _Factors:
-    """The `most` largest singular components of `matrix`, in order: their products sum up to it.
+@dataclass(frozen=True)
+class _Found:
+    """Components of a matrix: `short` has a row of each for the shorter side, `long` for the longer one. That
+    is None where `short` times the matrix makes it again: of all matrices it would be another model."""
+
+    short: Floats
+    long: Floats | None
+
+    def first(self, rank: int) -> _Found:
+        return _Found(self.short[:rank].copy(), None if self.long is None else self.long[:rank].copy())
+
+    def write(self, wide: Floats, short: Floats, long: Floats) -> None:
+        np.copyto(short, self.short)
+        if self.long is None:
+            np.matmul(self.short, wide, out=long)
+        else:
+            np.copyto(long, self.long)
+        factors = _balance(short, long)
+        short *= factors[0]
+        long *= factors[1]
+
+
+def _wide(vector: Array, shape: tuple[int, int]) -> Floats:
+    """A matrix with the shorter side first."""
+    matrix = vector.reshape(shape)
+    return (matrix.T if shape[0] > shape[1] else matrix).astype(np.float32, copy=False)
+
+
+def _components(wide: Floats, most: int, source: np.random.Generator) -> tuple[_Found, Floats]:
+    """The `most` largest singular components of a matrix, in order, and what each carries.
 
     They come from the square matrix of the shorter side, which costs far less than a full
     decomposition and is as good for the large ones.
     """
-    turned = matrix.shape[0] > matrix.shape[1]
-    wide = (matrix.T if turned else matrix).astype(np.float32, copy=False)
     if most == len(wide):
-        vectors = np.linalg.eigh(wide @ wide.T)[1][:, ::-1]
-        short, long = vectors.T, vectors.T @ wide
+        short = np.linalg.eigh(wide @ wide.T)[1][:, ::-1].T
     elif most * _MANY <= wide.shape[1]:
         short, long = _sketched(wide, _sketch(wide, most, source))
+        return _Found(short, long), _energies(short, long)
     else:
-        short, long = _sketched_in_place(wide, _sketch(wide, most, source))
-    _balance(short, long)
-    return (long, short) if turned else (short, long)
+        short = _sketched_in_place(wide, _sketch(wide, most, source))
+    long = short @ wide
+    del wide  # of half precision it is a copy
+    return _Found(short, None), _energies(short, long)
 
 
 def _sketch(wide: Floats, most: int, source: np.random.Generator) -> Floats:
@@ -217,8 +242,8 @@ def _sketched(wide: Floats, sketch: Floats) -> _Factors:
     return (basis @ vectors).T, vectors.T @ inner
 
 
-def _sketched_in_place(wide: Floats, sketch: Floats) -> _Factors:
-    """The same but for rounding, in less than half the memory: numpy's LAPACK works on copies of copies."""
+def _sketched_in_place(wide: Floats, sketch: Floats) -> Floats:
+    """The shorter sides of the same but for rounding, in half the memory: numpy's LAPACK works on copies."""
     from scipy import linalg
 
     doubles = sketch.astype(np.float64, order="F")
@@ -233,31 +258,42 @@ def _sketched_in_place(wide: Floats, sketch: Floats) -> _Factors:
     square = square.astype(np.float64, order="F")
     doubles = linalg.eigh(square, overwrite_a=True, check_finite=False)[1]
     del square
-    left = (basis @ doubles.astype(np.float32)[:, ::-1]).T
-    del basis, doubles
-    return left, left @ wide
+    left: Floats = (basis @ doubles.astype(np.float32)[:, ::-1]).T
+    return left
 
 
-def _balance(left: Floats, right: Floats) -> None:
-    """Make the largest magnitudes of each two vectors equal, the products as before: one step of `quantize`
-    suits both."""
+def _balance(left: Floats, right: Floats) -> _Factors:
+    """Factors that make both largest magnitudes equal, their product 1: one step of `quantize` suits both."""
     tops = [np.maximum(side.max(axis=1), -side.min(axis=1))[:, None] for side in (left, right)]
     there = (tops[0] > 0) & (tops[1] > 0)
     factor = np.sqrt(np.divide(tops[1], tops[0], out=np.zeros_like(tops[0]), where=there))
-    left *= factor
-    right *= np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
+    return factor, np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
 
 
-def _worth_most(found: Mapping[int, _Factors], places: _Places, budget: int) -> dict[int, int]:
+def _energies(short: Floats, long: Floats) -> Floats:
+    """What each component carries, as it is sent. Of `long`, which may be a model, some rows at a time."""
+    energies = np.ones(len(short), np.float32)
+    some = max(1, BLOCK // long.shape[1])
+    for side, factor, step in zip((short, long), _balance(short, long), (len(short), some), strict=True):
+        for first in range(0, len(side), step):
+            part = slice(first, first + step)
+            scaled = side[part] * factor[part]
+            energies[part] *= np.square(scaled, out=scaled).sum(axis=1)
+            del scaled  # before the next are made
+    return energies
+
+
+def _worth_most(energies: Mapping[int, Floats], places: _Places, budget: int) -> dict[int, int]:
     """How many components of each matrix to send: those with the most energy a number, while they fit."""
-    energies = {i: (left**2).sum(axis=1) * (right**2).sum(axis=1) for i, (left, right) in found.items()}
+    ranks, used = dict.fromkeys(energies, 0), 0
+    if not energies:
+        return ranks
     cost = {i: sum(shape) for i, shape in places.matrices.items()}
-    order = sorted(
-        ((float(e) / cost[i], i, n) for i, some in energies.items() for n, e in enumerate(some) if e > 0),
-        key=lambda one: (-one[0], one[1], one[2]),
-    )
-    ranks, used = dict.fromkeys(found, 0), 0
-    for _, index, number in order:
+    worth = np.concatenate([np.divide(some, -cost[i], dtype=np.float64) for i, some in energies.items()])
+    owners = np.repeat(np.array(list(energies), np.int32), [len(some) for some in energies.values()])
+    numbers = np.concatenate([np.arange(len(some), dtype=np.int32) for some in energies.values()])
+    order = np.argsort(worth, kind="stable")[: np.count_nonzero(worth < 0)]
+    for index, number in zip(owners[order], numbers[order], strict=True):
         if number == ranks[index] and (used + cost[index] <= budget or not used):
             ranks[index] += 1
             used += cost[index]

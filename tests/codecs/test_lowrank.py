@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parslfl.codecs.lowrank import LowRank
+from parslfl.codecs.lowrank import LowRank, _Places, _worth_most
 from parslfl.errors import PayloadError
 from parslfl.params import Params
 
@@ -40,6 +40,20 @@ def test_the_components_with_the_most_energy_a_number_are_sent() -> None:
     np.testing.assert_allclose(back["b"], delta["b"], atol=1e-5)
     np.testing.assert_array_equal(back["bias"], delta["bias"])
     assert LowRank((4 + 16 + 48) / total).encode(delta)[1]["ranks"] == [1, 1]
+
+
+@pytest.mark.parametrize("budget", [-3, 0, 40, 333, 10**4])
+def test_of_equal_energies_the_first_matrix_s_first_component_is_sent(budget: int) -> None:
+    """As from a list that is sorted by energy a number, matrix and component, one after the other."""
+    places = _Places.of({str(i): np.empty((8, 8 << i % 2)) for i in range(9)})
+    energies = {i: (RNG.integers(0, 4, 8) * sum(places.matrices[i])).astype(np.float32) for i in range(9)}
+    every = [(-e / sum(places.matrices[i]), i, n) for i in energies for n, e in enumerate(energies[i]) if e]
+    ranks, used = [0] * 9, 0
+    for _, index, number in sorted(every):
+        cost = sum(places.matrices[index])
+        if number == ranks[index] and (used + cost <= budget or not used):
+            ranks[index], used = number + 1, used + cost
+    assert list(_worth_most(energies, places, budget).values()) == ranks
 
 
 def test_arrays_of_one_dimension_and_small_ones_are_sent_whole_and_one_component_always_is() -> None:
