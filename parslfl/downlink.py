@@ -37,7 +37,7 @@ from parslfl.transport import node_cache
 #: Folder, in the run directory and in transports, of the differences.
 DIFFERENCES = "differences"
 #: In how many models' memory a codec may write and open a step, for that and the next model to be in memory.
-_LITTLE = 0.3
+_LITTLE = 0.27
 #: How many are on offer: who has missed more rounds fetches the whole.
 NEWEST = 8
 #: A file beside a node's models: how the newest of them came.
