@@ -28,9 +28,8 @@ from parslfl.protocols import Codec, Strategy, Transport, at_most, in_hand, need
 #: Chains of merges. Two cores fold twice as fast; more would only hold more memory. No setting and nothing of
 #: the machine: the order of summation, and so the result's bits, depends on it.
 _LANES = 2
-#: What a step may take, in models: three, and some numbers in a state beside them.
-_LIMIT = 3.01
-#: What sums, what waits and the updates in hand may take: of three, pieces of a few megabytes have the rest.
+#: What sums, what waits and updates in hand may take, or sums, means and a next state, in models: of three,
+#: pieces of a few megabytes have the rest.
 _MODELS = 2.85
 
 
@@ -69,8 +68,7 @@ class Folding:
     @cached_property
     def folder(self) -> Path | None:
         """Where files for the sums are, if these would take too much memory even in one chain."""
-        crowded = self._sums + self._hand > self._budget
-        return self.spill if crowded or self._is_much(self._end) else None
+        return self.spill if max(self._sums + self._hand, self._end) > self._budget else None
 
     @property
     def in_stores(self) -> bool:
@@ -80,12 +78,8 @@ class Folding:
     def room_for_state(self) -> Params:
         """In a file, where the means and a new state would take too much memory; else none."""
         state = self.desk.state
-        much = self.spill is not None and self._is_much(self._narrowed + nbytes(state))
+        much = self.spill is not None and self._narrowed + nbytes(state) > self._budget
         return scratch.empty_like(state, self.spill) if much else {}
-
-    def _is_much(self, needed: int) -> bool:
-        """Whether a step may not take so many bytes, beside pieces."""
-        return needed > _LIMIT * nbytes(trained(self.desk.like))
 
     @property
     def _narrowed(self) -> int:

@@ -131,6 +131,8 @@ CASES = [
     Case(FedAdam(), downlink=ALL_TOP),
     Case(FedAvg(), downlink=RandomK(1.0)),
     Case(FedAvg(), downlink=LowRank(0.6)),
+    Case(FedAdam()),
+    Case(Scaffold()),
     Case(Three()),
     Case(Two()),
     Case(Two(), half=True),
@@ -148,10 +150,10 @@ def test_three_models_and_the_same_bits_as_in_memory(tmp_path: Path, case: Case)
 
 
 def test_where_all_fits_no_file_is_made(tmp_path: Path) -> None:
-    for number, strategy in enumerate((FedAvg(), FedAdam(), Scaffold())):
-        like = {"w": np.ones(600, np.float32)}
+    like = {"w": np.ones(600, np.float32)}
+    for strategy, files in ((FedAvg(), False), (FedAvgM(), False), (FedAdam(), True), (Scaffold(), True)):
         job = _job(tmp_path, Case(strategy), Desk(like=like, state=strategy.start(like)), files=True)
-        assert (job.folder, job.room_for_state()) == (None, {}), number
+        assert (job.folder, job.room_for_state()) == (tmp_path / UPDATES if files else None, {})
     assert not list(tmp_path.iterdir())
 
 
