@@ -157,9 +157,7 @@ def test_a_run_directory_that_cannot_be_written_costs_its_clients_and_no_patienc
             shutil.rmtree(tmp_path / "run/updates")
             (tmp_path / "run/updates").touch()
 
-    with pytest.raises(
-        QuorumError, match=r"the driver cannot store updates in .*/run: File exists\. Mend"
-    ):
+    with pytest.raises(QuorumError, match=r"the driver cannot store updates in .*/run: File exists\. Mend"):
         list(rounds(inline, experiment(dataset=LARGE), tmp_path / "run", watch=spoil))
 
 
