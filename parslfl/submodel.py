@@ -30,7 +30,7 @@ Where = tuple[Any, ...]
 Piece = tuple[slice, ...]
 #: Bytes of a bitmap that are looked at at once.
 _BYTES = BLOCK // 8
-#: Dtype of indices that came: no dimension of a model is longer.
+#: Dtype of indices that came.
 _INDEX = np.dtype(np.int32)
 
 #: Where an update's note says which part of the model it is.
@@ -123,6 +123,8 @@ def read(described: object, like: Mapping[str, Array]) -> Kept:
 
 def _read(described: Any, like: Mapping[str, Array]) -> Kept:
     longest = max((n for array in like.values() for n in array.shape), default=0)
+    if longest > np.iinfo(_INDEX).max:
+        raise ValueError(f"a dimension of {longest} is longer than its indices can tell")
     cuts = [_indices(text, longest) for text in described["cuts"]]
     kept: Kept = {}
     for name, numbers in described["arrays"].items():

@@ -137,3 +137,9 @@ def test_a_description_is_read_back() -> None:
 def test_what_does_not_fit_is_refused(described: Any) -> None:
     with pytest.raises(PayloadError, match="no sub-model"):
         submodel.read(described, LIKE)
+
+
+def test_a_dimension_that_no_index_tells_is_refused() -> None:
+    huge = {"w": np.broadcast_to(np.float32(0), (1 << 31,))}
+    with pytest.raises(PayloadError, match="a dimension of 2147483648 is longer than its indices"):
+        submodel.read({"cuts": [], "arrays": {}}, huge)

@@ -3,8 +3,7 @@
 What a client learns in a round changes a layer along few directions. Konečný et al. 2016, "Federated
 Learning: Strategies for Improving Communication Efficiency", section 2 (low rank updates); Wang et al. 2018,
 "ATOMO", section 3 (which components are worth their bytes); Vogels et al. 2019, "PowerSGD" (with error
-feedback). Large matrices are looked at through a random sketch: Halko et al. 2011, "Finding Structure with
-Randomness", Algorithm 4.1.
+feedback).
 
 Does not know: layers; an array is a matrix of its first dimension by all others.
 """
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from parslfl.codecs.components import Factors, Found, components, turned
 from parslfl.codecs.layout import count, fingerprint, flats, require_arrays, require_layout, stand_in
 from parslfl.codecs.pieces import Blocks, Floats, Read, fill
 from parslfl.codecs.topk import require_ratio
@@ -29,9 +29,6 @@ _WHOLE = 128
 #: A sketch is this much wider than an even share of the numbers, and a few columns more. Twice as wide costs
 #: half as much time again, and leaves no smaller an error once `quantize` has added its own.
 _WIDER, _MORE = 1.25, 8
-#: Sketches with more columns than the longer side by this are decomposed in place: numpy would take more
-#: memory for it than the model has.
-_MANY = 6
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,10 @@ class LowRank:
 
     def encode(self, delta: Params, seed: int = 0) -> tuple[Params, dict[str, Any]]:
         vectors, places = flats(delta), _Places.of(delta)
-        found, energies = dict[int, _Found](), dict[int, Floats]()
+        found, energies = dict[int, Found](), dict[int, Floats]()
         for index, shape in places.matrices.items():
             most, source = self._widest(shape), generator(seed, "sketch", index)
-            found[index], energies[index] = _components(_wide(vectors[index], shape), most, source)
+            found[index], energies[index] = components(turned(vectors[index], shape), most, source)
         ranks = _worth_most(energies, places, self._budget(delta))
         for index, rank in ranks.items():  # what is not sent is let go before there is room for what is
             found[index] = found[index].first(rank)
@@ -62,7 +59,7 @@ class LowRank:
             np.copyto(whole, vectors[index], casting="same_kind")
         for index, (left, right) in factors.items():
             into = (right, left) if left.shape[1] > right.shape[1] else (left, right)
-            found.pop(index).write(_wide(vectors[index], places.matrices[index]), *into)
+            found.pop(index).write(turned(vectors[index], places.matrices[index]), *into)
         note = {"layout": fingerprint(delta), "ranks": [ranks[index] for index in places.matrices]}
         return {"values": values}, note
 
@@ -121,10 +118,6 @@ class LowRank:
         return min(shape) if min(shape) <= _WHOLE else min(*shape, round(_WIDER * share) + _MORE)
 
 
-#: The factors of a matrix: `left` of shape [rank, rows], `right` of shape [rank, columns].
-_Factors = tuple[Floats, Floats]
-
-
 @dataclass(frozen=True)
 class _Places:
     """`matrices`: shape of each array, by its number, that is sent as components. `sizes`: of all trained
@@ -148,11 +141,9 @@ class _Places:
         """Numbers of the largest component."""
         return max((sum(shape) for shape in self.matrices.values()), default=0)
 
-    def split(
-        self, values: Floats, ranks: Mapping[int, int]
-    ) -> tuple[dict[int, _Factors], dict[int, Floats]]:
+    def split(self, values: Floats, ranks: Mapping[int, int]) -> tuple[dict[int, Factors], dict[int, Floats]]:
         """The factors of the matrices, and the arrays that came whole."""
-        factors, wholes, at = dict[int, _Factors](), dict[int, Floats](), 0
+        factors, wholes, at = dict[int, Factors](), dict[int, Floats](), 0
         for index, length in enumerate(self.sizes):
             if index in self.matrices:
                 rows, columns = self.matrices[index]
@@ -178,109 +169,6 @@ def _ranks(note: Mapping[str, Any], places: _Places) -> dict[int, int]:
         index: count({"ranks": rank}, "ranks", min(shape))
         for rank, (index, shape) in zip(told, places.matrices.items(), strict=True)
     }
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Components of a matrix: `short` has a row of each for the shorter side, `long` for the longer one. That
-    is None where `short` times the matrix makes it again: of all matrices it would be another model."""
-
-    short: Floats
-    long: Floats | None
-
-    def first(self, rank: int) -> _Found:
-        return _Found(self.short[:rank].copy(), None if self.long is None else self.long[:rank].copy())
-
-    def write(self, wide: Floats, short: Floats, long: Floats) -> None:
-        np.copyto(short, self.short)
-        if self.long is None:
-            np.matmul(self.short, wide, out=long)
-        else:
-            np.copyto(long, self.long)
-        factors = _balance(short, long)
-        short *= factors[0]
-        long *= factors[1]
-
-
-def _wide(vector: Array, shape: tuple[int, int]) -> Floats:
-    """A matrix with the shorter side first."""
-    matrix = vector.reshape(shape)
-    return (matrix.T if shape[0] > shape[1] else matrix).astype(np.float32, copy=False)
-
-
-def _components(wide: Floats, most: int, source: np.random.Generator) -> tuple[_Found, Floats]:
-    """The `most` largest singular components of a matrix, in order, and what each carries.
-
-    They come from the square matrix of the shorter side, which costs far less than a full
-    decomposition and is as good for the large ones.
-    """
-    if most == len(wide):
-        short = np.linalg.eigh(wide @ wide.T)[1][:, ::-1].T
-    elif most * _MANY <= wide.shape[1]:
-        short, long = _sketched(wide, _sketch(wide, most, source))
-        return _Found(short, long), _energies(short, long)
-    else:
-        short = _sketched_in_place(wide, _sketch(wide, most, source))
-    long = short @ wide
-    del wide  # of half precision it is a copy
-    return _Found(short, None), _energies(short, long)
-
-
-def _sketch(wide: Floats, most: int, source: np.random.Generator) -> Floats:
-    """`wide` times random signs: made sooner than normal numbers, and as good."""
-    signs = source.integers(0, 2, (wide.shape[1], most), np.int8).astype(np.float32)
-    signs *= np.float32(2)
-    signs -= np.float32(1)
-    return wide @ signs
-
-
-def _sketched(wide: Floats, sketch: Floats) -> _Factors:
-    """The components of `wide` in the directions of its `sketch`."""
-    basis = np.linalg.qr(sketch)[0]
-    inner = basis.T @ wide
-    vectors = np.linalg.eigh(inner @ inner.T)[1][:, ::-1]
-    return (basis @ vectors).T, vectors.T @ inner
-
-
-def _sketched_in_place(wide: Floats, sketch: Floats) -> Floats:
-    """The shorter sides of the same but for rounding, in half the memory: numpy's LAPACK works on copies."""
-    from scipy import linalg
-
-    doubles = sketch.astype(np.float64, order="F")
-    del sketch
-    room = int(linalg.lapack.dgeqrf_lwork(*doubles.shape)[0])
-    doubles, scales, *_ = linalg.lapack.dgeqrf(doubles, lwork=room, overwrite_a=True)
-    basis = linalg.lapack.dorgqr(doubles, scales, lwork=room, overwrite_a=True)[0].astype(np.float32)
-    del doubles
-    inner = basis.T @ wide
-    square = inner @ inner.T
-    del inner
-    square = square.astype(np.float64, order="F")
-    doubles = linalg.eigh(square, overwrite_a=True, check_finite=False)[1]
-    del square
-    left: Floats = (basis @ doubles.astype(np.float32)[:, ::-1]).T
-    return left
-
-
-def _balance(left: Floats, right: Floats) -> _Factors:
-    """Factors that make both largest magnitudes equal, their product 1: one step of `quantize` suits both."""
-    tops = [np.maximum(side.max(axis=1), -side.min(axis=1))[:, None] for side in (left, right)]
-    there = (tops[0] > 0) & (tops[1] > 0)
-    factor = np.sqrt(np.divide(tops[1], tops[0], out=np.zeros_like(tops[0]), where=there))
-    return factor, np.divide(1, factor, out=np.zeros_like(factor), where=factor > 0)
-
-
-def _energies(short: Floats, long: Floats) -> Floats:
-    """What each component carries, as it is sent. Of `long`, which may be a model, some rows at a time."""
-    energies = np.ones(len(short), np.float32)
-    some = max(1, BLOCK // long.shape[1])
-    for side, factor, step in zip((short, long), _balance(short, long), (len(short), some), strict=True):
-        for first in range(0, len(side), step):
-            part = slice(first, first + step)
-            scaled = side[part] * factor[part]
-            energies[part] *= np.square(scaled, out=scaled).sum(axis=1)
-            del scaled  # before the next are made
-    return energies
 
 
 def _worth_most(energies: Mapping[int, Floats], places: _Places, budget: int) -> dict[int, int]:

@@ -67,7 +67,8 @@ class Folding:
 
     @cached_property
     def folder(self) -> Path | None:
-        """Where files for the sums are, if these would take too much memory even in one chain."""
+        """Where files for the sums are, if these would take too much memory: in one chain with an update in
+        hand, or in a step with the next state."""
         return self.spill if max(self._sums + self._hand, self._end) > self._budget else None
 
     @property

@@ -164,7 +164,7 @@ def test_low_rank_in_place_is_the_same_but_for_rounding(
     delta = {"w": sides[0] @ sides[1]}
     made = []
     for many in (0, 1000):
-        monkeypatch.setattr("parslfl.codecs.lowrank._MANY", many)
+        monkeypatch.setattr("parslfl.codecs.components._MANY", many)
         arrays, note = LowRank(0.6).encode(delta)
         made.append(LowRank(0.6).decode(arrays, note, delta)["w"])
     assert np.linalg.norm(made[0] - made[1]) < 3e-6 * np.linalg.norm(delta["w"])
